@@ -1,0 +1,248 @@
+//! What goes into a node and what comes out of it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use crate::drops::DropReason;
+use crate::id::{ChannelId, MeshId, NodeId};
+use crate::nat::Verdict;
+use crate::outbox::{SocketId, Transmit};
+
+/// A connection, as the driver numbers them. Never reused while a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// An attempt to open a connection, as the node numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialId(pub u64);
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// This node.
+    Outgoing,
+    /// The peer.
+    Incoming,
+}
+
+/// Why an attempt to open a connection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DialFailure {
+    /// Nobody answered at any of the addresses.
+    Timeout,
+    /// Someone answered who is not a member of this mesh, or not the node that was meant.
+    Rejected,
+    /// It could not be tried: no usable address, or the socket refused.
+    Unusable,
+}
+
+/// What a node is told when it starts.
+#[derive(Clone)]
+pub struct Config {
+    /// The node's Ed25519 secret key (RFC 8032).
+    pub secret: [u8; 32],
+    /// The mesh it belongs to; part of what record signatures cover.
+    pub mesh: MeshId,
+    /// The name others see. At most 64 bytes.
+    pub name: String,
+    /// Tells this run of the node from earlier ones. Higher is later.
+    pub boot: u64,
+    /// Milliseconds since the Unix epoch at the moment the node starts; record sequence numbers grow from it.
+    pub unix_ms: u64,
+    /// Addresses to start from, of members whose ids need not be known.
+    pub bootstrap: Vec<SocketAddr>,
+    /// STUN servers to ask besides the peers.
+    pub stun_servers: Vec<SocketAddr>,
+    /// Whether to ask for reflexive addresses, answer such questions, and classify the NAT.
+    pub nat_traversal: bool,
+}
+
+/// Something that happened outside.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// A STUN datagram arrived.
+    Datagram {
+        /// On which socket.
+        socket: SocketId,
+        /// From which address.
+        from: SocketAddr,
+        /// The payload.
+        bytes: &'a [u8],
+    },
+    /// The network as it is now: sent at start, and after every change.
+    Network {
+        /// The addresses of the host's interfaces.
+        ips: Vec<IpAddr>,
+        /// The local ports of the main socket: IPv4, IPv6.
+        main: [Option<u16>; 2],
+        /// The local ports of the other socket: IPv4, IPv6.
+        other: [Option<u16>; 2],
+    },
+    /// A socket asked for with [`Output::OpenSocket`] is open, on this local address.
+    SocketOpened {
+        /// Which.
+        socket: SocketId,
+        /// Its local address; the IP may be unspecified.
+        local: SocketAddr,
+    },
+    /// A socket asked for with [`Output::OpenSocket`] could not be opened.
+    SocketFailed {
+        /// Which.
+        socket: SocketId,
+    },
+    /// A connection is up and the peer is authenticated.
+    Connected {
+        /// The connection.
+        conn: ConnId,
+        /// Who is at the other end.
+        peer: NodeId,
+        /// Who opened it.
+        direction: Direction,
+        /// The attempt it came from, where this node opened it.
+        dial: Option<DialId>,
+        /// The UDP address its packets come from.
+        remote: SocketAddr,
+        /// The round-trip time measured so far.
+        rtt: Duration,
+    },
+    /// An attempt to open a connection failed.
+    DialFailed {
+        /// Which attempt.
+        dial: DialId,
+        /// Why.
+        failure: DialFailure,
+    },
+    /// A control message arrived on a connection.
+    Control {
+        /// On which.
+        conn: ConnId,
+        /// The message.
+        bytes: &'a [u8],
+    },
+    /// A connection has ended, for whatever reason.
+    Closed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A fresh measurement of a connection's round-trip time.
+    Rtt {
+        /// Which connection.
+        conn: ConnId,
+        /// The smoothed round-trip time.
+        rtt: Duration,
+    },
+    /// The application or the operator wants something.
+    Command(Command),
+}
+
+/// A wish of the application or the operator.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// The channels this node now subscribes to; replaces what was said before.
+    Subscriptions(Vec<ChannelId>),
+    /// There is something to say to `peer`: have a session with it.
+    Want {
+        /// To whom.
+        peer: NodeId,
+    },
+    /// Classify the NAT again now.
+    Reclassify,
+    /// The node is about to stop: say goodbye to the mesh.
+    Leave,
+}
+
+/// Something for the driver to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a datagram.
+    Transmit(Transmit),
+    /// Open a UDP socket on a port of the system's choosing, for the IPv6 family if `v6`.
+    OpenSocket {
+        /// The name it will have.
+        socket: SocketId,
+        /// The address family.
+        v6: bool,
+    },
+    /// Close a socket that [`Output::OpenSocket`] opened.
+    CloseSocket {
+        /// Which.
+        socket: SocketId,
+    },
+    /// Send a control message on a connection.
+    Control {
+        /// On which.
+        conn: ConnId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Open a connection to any of these addresses; all of them are tried at once.
+    Dial {
+        /// The name of the attempt.
+        dial: DialId,
+        /// Who must answer; any member of the mesh where `None`.
+        peer: Option<NodeId>,
+        /// Where, at most [`MAX_CANDIDATES`](crate::membership::MAX_CANDIDATES).
+        addrs: Vec<SocketAddr>,
+    },
+    /// Close a connection: it duplicates another one.
+    CloseConnection {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Tell whoever is interested.
+    Event(Event),
+}
+
+/// Something the outside may want to know.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// There is now a session with `peer`, over `conn`, which both sides agree on. Replaces any earlier one.
+    SessionUp {
+        /// With whom.
+        peer: NodeId,
+        /// Over which connection.
+        conn: ConnId,
+    },
+    /// There is no session with `peer` any more.
+    SessionDown {
+        /// With whom.
+        peer: NodeId,
+    },
+    /// A member's record is new or has changed.
+    MemberChanged {
+        /// Whose.
+        peer: NodeId,
+    },
+    /// A member left or was forgotten.
+    MemberGone {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The addresses others see this node's main socket at have changed.
+    Reflexive(Vec<SocketAddr>),
+    /// There is a new verdict on the NAT.
+    Classified {
+        /// The verdict.
+        verdict: Verdict,
+        /// What was missing, where an axis stayed unknown; a short phrase.
+        missing: Option<&'static str>,
+    },
+    /// No connection could be opened to `peer`.
+    DialFailed {
+        /// To whom; `None` for an address to start from.
+        peer: Option<NodeId>,
+        /// What was tried.
+        addrs: Vec<SocketAddr>,
+        /// Why it failed.
+        failure: DialFailure,
+    },
+    /// Inputs were discarded since the last such event.
+    Dropped {
+        /// Why.
+        reason: DropReason,
+        /// How many.
+        count: u64,
+    },
+}
