@@ -1,0 +1,2 @@
+//! The net-mesh program.
+fn main() {}
