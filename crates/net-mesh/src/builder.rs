@@ -151,10 +151,8 @@ impl Builder {
         inbox: tokio::sync::mpsc::Sender<crate::socket::Datagram>,
         drops: Arc<DropCounters>,
     ) -> Result<Arc<MeshSocket>, StartError> {
-        let any = [
-            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        ];
+        let any =
+            [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
         let mut sockets = Vec::new();
         if self.listen.is_empty() {
             // A host without IPv6 (or without IPv4) is still a host.

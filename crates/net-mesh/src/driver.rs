@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
-use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
 use net_mesh_proto::outbox::SocketId;
 use net_mesh_proto::time::Time;
@@ -239,7 +238,6 @@ impl Driver {
                 }
             }
             Event::Dropped { reason, count } => tracing::debug!(reason = reason.name(), count, "dropped"),
-            _ => {}
         }
     }
 
@@ -304,16 +302,6 @@ impl Drop for Driver {
         }
     }
 }
-
-/// A way to send signals that does not keep the driver alive.
-pub(crate) fn notify(shared: &Weak<Shared>, command: Command) {
-    if let Some(shared) = shared.upgrade() {
-        shared.command(command);
-    }
-}
-
-/// Whom a dial that failed was for.
-pub(crate) type Unreached = NodeId;
 
 /// The instant that is [`Time::ZERO`].
 #[derive(Clone, Copy, Debug)]

@@ -141,7 +141,9 @@ pub enum IdentityError {
         why: String,
     },
     /// The node's key is not an Ed25519 key.
-    #[error("the node's key is not an Ed25519 key in PKCS #8; make one with `openssl genpkey -algorithm ed25519`")]
+    #[error(
+        "the node's key is not an Ed25519 key in PKCS #8; make one with `openssl genpkey -algorithm ed25519`"
+    )]
     NotEd25519,
     /// The certificate is for another key.
     #[error("the certificate is not for this key")]
@@ -188,7 +190,8 @@ impl Identity {
     /// # Errors
     /// If one of them does not parse, or they do not belong together.
     pub fn from_pem(ca: &str, certificate: &str, key: &str) -> Result<Self, IdentityError> {
-        let bad = |what| move |e: rustls::pki_types::pem::Error| IdentityError::Pem { what, why: e.to_string() };
+        let bad =
+            |what| move |e: rustls::pki_types::pem::Error| IdentityError::Pem { what, why: e.to_string() };
         let ca = CertificateDer::from_pem_slice(ca.as_bytes()).map_err(bad("CA certificate"))?;
         let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
             .collect::<Result<Vec<_>, _>>()

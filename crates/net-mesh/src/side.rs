@@ -66,9 +66,8 @@ async fn read(udp: Arc<dyn AsyncUdpSocket>, socket: SocketId, signals: mpsc::Wea
     let mut buffer = vec![0; MAX_DATAGRAM * udp.max_receive_segments()];
     loop {
         let mut meta = [RecvMeta::default()];
-        let received = std::future::poll_fn(|cx| {
-            udp.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta)
-        });
+        let received =
+            std::future::poll_fn(|cx| udp.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta));
         // An error concerns an earlier datagram, not the socket.
         if received.await.is_err() {
             tokio::task::yield_now().await;

@@ -23,8 +23,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-pub(crate) use config::{KEEP_ALIVE, connection_ids};
 pub use config::SetupError;
+pub(crate) use config::{KEEP_ALIVE, connection_ids};
 pub(crate) use connection::{Link, Services};
 
 use crate::driver::Signal;
@@ -168,10 +168,8 @@ impl Sessions {
     async fn connect(&self, peer: Option<NodeId>, slot: SlotId) -> Result<Connection, DialFailure> {
         let config = config::client(&self.identity, peer).map_err(|_| DialFailure::Unusable)?;
         // The name is never sent nor checked; QUIC's interface wants one.
-        let connecting = self
-            .endpoint
-            .connect_with(config, slot.addr(), "mesh")
-            .map_err(|_| DialFailure::Unusable)?;
+        let connecting =
+            self.endpoint.connect_with(config, slot.addr(), "mesh").map_err(|_| DialFailure::Unusable)?;
         match timeout(HANDSHAKE_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(DialFailure::Timeout),

@@ -33,7 +33,6 @@ use quinn_proto::HashedConnectionIdGenerator;
 use tokio::sync::mpsc;
 
 pub(crate) use counters::DropCounters;
-pub(crate) use routes::PeerRoutes;
 use slots::Slots;
 
 /// Datagrams waiting for the driver. Past this they are dropped and counted: the driver is busy, and

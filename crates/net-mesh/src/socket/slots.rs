@@ -115,9 +115,10 @@ impl Slots {
             let slot = *table.by_source.get(addr)?;
             Some((slot, table.slots.get(&slot)?.owner))
         };
-        let shared = candidates.iter().filter_map(|a| taken(&table, a)).find_map(|(slot, owner)| {
-            (owner.is_none() || peer.is_none() || owner == peer).then_some(slot)
-        });
+        let shared = candidates
+            .iter()
+            .filter_map(|a| taken(&table, a))
+            .find_map(|(slot, owner)| (owner.is_none() || peer.is_none() || owner == peer).then_some(slot));
         let free: Vec<_> = candidates.iter().filter(|a| taken(&table, a).is_none()).copied().collect();
         if shared.is_none() && free.is_empty() {
             return None;
