@@ -178,7 +178,7 @@ impl Record {
 
     /// Whether the node is to be told of what is published on `channel`.
     #[must_use]
-    pub fn subscribes(&self, channel: ChannelId) -> bool {
+    pub fn subscribes_to(&self, channel: ChannelId) -> bool {
         self.flags.subscribes_to_many || self.subscriptions.contains(&channel)
     }
 
