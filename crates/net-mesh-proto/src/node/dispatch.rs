@@ -19,6 +19,7 @@ impl Node {
         self.local.set_network(ips, main, other);
         self.membership.set_candidates(now, self.local.candidates());
         self.dialer.network_changed(now);
+        self.traversal_network_changed(now);
     }
 
     pub(super) fn dialer_connected(

@@ -117,7 +117,9 @@ impl Node {
         self.unreported.add(&self.heard.membership.take_drops());
         self.unreported.add(&self.heard.arbiter.take_drops());
         self.unreported.add(&self.heard.dialer.take_drops());
-        self.take_traversal_drops();
+        if let Some(traversal) = &mut self.traversal {
+            self.unreported.add(&traversal.take_drops());
+        }
         if self.unreported.iter().next().is_none() {
             return;
         }

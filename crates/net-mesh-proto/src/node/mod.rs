@@ -17,6 +17,7 @@
 //! | `dispatch` | what does an event of the network or of a connection mean to each machine? |
 //! | `command` | what does a wish mean? |
 //! | `drain` | who hears about what a machine did? |
+//! | `traversal` | reflexive addresses and the NAT, as the node wires them |
 //! | `query` | what may the outside look at? |
 //! | [`control`] | the table of control messages |
 
@@ -29,6 +30,7 @@ mod io;
 mod query;
 #[cfg(test)]
 mod tests;
+mod traversal;
 
 use alloc::collections::VecDeque;
 use core::time::Duration;
@@ -38,12 +40,12 @@ pub use query::{MemberView, Sizes};
 
 use crate::drops::DropCounts;
 use crate::id::NodeId;
-use crate::membership::{Identity, Membership};
+use crate::membership::{self, Identity, Membership};
 use crate::outbox::Outbox;
 use crate::peer::{Arbiter, Dialer, Local, arbiter, dialer};
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
-use crate::membership;
+use traversal::Traversal;
 
 /// Between two reports of drops. They are for an operator's eyes, and come in floods.
 const REPORT_DROPS: Duration = Duration::from_secs(1);
@@ -59,6 +61,7 @@ pub struct Node {
     membership: Membership,
     arbiter: Arbiter,
     dialer: Dialer,
+    traversal: Option<Traversal>,
     heard: Heard,
     /// When to look at round-trip times again.
     links_at: Option<Time>,
@@ -98,6 +101,7 @@ impl Node {
             membership,
             arbiter: Arbiter::new(id, config.boot),
             dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap),
+            traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
             heard: Heard::default(),
             links_at: None,
             outputs: VecDeque::new(),
@@ -134,6 +138,9 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Time) {
         self.arbiter.handle_timeout(now, &mut self.heard.arbiter);
         self.membership.handle_timeout(now, &mut self.heard.membership);
+        if let Some(traversal) = &mut self.traversal {
+            traversal.handle_timeout(now);
+        }
         if self.links_at.is_some_and(|at| at <= now) {
             self.update_links(now);
         }
@@ -147,8 +154,12 @@ impl Node {
             self.links_at.map(|at| Deadline::new(at, "look at round-trip times")),
             self.report_at.map(|at| Deadline::new(at, "report drops")),
         ];
-        let machines =
-            [self.membership.poll_timeout(), self.arbiter.poll_timeout(), self.dialer.poll_timeout()];
+        let machines = [
+            self.membership.poll_timeout(),
+            self.arbiter.poll_timeout(),
+            self.dialer.poll_timeout(),
+            self.traversal.as_ref().and_then(Traversal::poll_timeout),
+        ];
         machines.into_iter().chain(own).fold(None, Deadline::earliest)
     }
 

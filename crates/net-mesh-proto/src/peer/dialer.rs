@@ -441,10 +441,9 @@ impl Dialer {
             NatClass::Direct | NatClass::FullCone => Some(0),
             _ if reached => Some(0),
             NatClass::Unknown if global() => Some(1),
-            NatClass::Unknown
-            | NatClass::RestrictedCone
-            | NatClass::PortRestricted
-            | NatClass::Symmetric => None,
+            NatClass::Unknown | NatClass::RestrictedCone | NatClass::PortRestricted | NatClass::Symmetric => {
+                None
+            }
         }
     }
 
