@@ -256,10 +256,10 @@ impl Internet {
         }
         let size = wire_size(&packet);
         let realm = self.topology.host(host).realm;
-        if let Some(Port::Host(neighbour)) = self.topology.realm(realm).routes.get(&dst.ip()).copied() {
-            if realm != RealmId::PUBLIC || neighbour == host {
-                return self.send_across_lan(now, neighbour, size, packet);
-            }
+        if let Some(Port::Host(neighbour)) = self.topology.realm(realm).routes.get(&dst.ip()).copied()
+            && (realm != RealmId::PUBLIC || neighbour == host)
+        {
+            return self.send_across_lan(now, neighbour, size, packet);
         }
         match self.topology.host_mut(host).up.pass(now, size) {
             Ok(at) => self.schedule(at, Stage::Edge, packet),

@@ -8,6 +8,7 @@
 //! | [`link`] | what does an access link do to a packet? |
 //! | [`topology`] | who is behind what, and which address is whose? |
 //! | [`trace`] | what happened? |
+//! | `socket` (feature `tokio`) | how does QUIC run on top of it? |
 //!
 //! ```
 //! use net_mesh_proto::time::Time;
@@ -30,6 +31,8 @@ pub mod host;
 pub mod internet;
 pub mod link;
 pub mod nat;
+#[cfg(feature = "tokio")]
+pub mod socket;
 pub mod topology;
 pub mod trace;
 
@@ -37,5 +40,7 @@ pub use host::{Families, HostId};
 pub use internet::{Delivery, Internet};
 pub use link::{Bursts, Link};
 pub use nat::{Chain, Dependence, Nat};
+#[cfg(feature = "tokio")]
+pub use socket::{SimHost, SimNet, SimSocket};
 pub use topology::{NatId, Place};
 pub use trace::{Lost, Trace};
