@@ -78,7 +78,10 @@ fn one(report: &mut Report, program: &Path, target: &str, seconds: u32) -> Resul
     let replayed = report.step(&format!("replay of the corpus of {target}"), replay);
     if replayed && seconds > 0 {
         let mut mutate = Command::new(program);
-        mutate.args(&common).arg("-print_final_stats=1").arg(format!("-max_total_time={seconds}"));
+        mutate
+            .args(&common)
+            .args(["-verbosity=0", "-print_final_stats=1"])
+            .arg(format!("-max_total_time={seconds}"));
         mutate.args([&found, &seeds]);
         report.step(&format!("fuzz {target} for {seconds} s"), mutate);
     }
