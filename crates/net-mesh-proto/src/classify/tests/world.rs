@@ -110,7 +110,8 @@ impl Nat {
             Filtering::AddressDependent => contacted?.iter().any(|c| c.ip() == from.ip()),
             Filtering::AddressAndPortDependent | Filtering::Unknown => contacted?.contains(&from),
         };
-        let local = if self.mapping == Mapping::None { Some(to) } else { self.locals.get(&to.port()).copied() };
+        let local =
+            if self.mapping == Mapping::None { Some(to) } else { self.locals.get(&to.port()).copied() };
         local.filter(|_| admitted)
     }
 }
