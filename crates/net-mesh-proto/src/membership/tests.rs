@@ -129,10 +129,7 @@ fn names_are_printable_and_cut_at_a_character() {
     let at = bytes.windows(3).position(|w| w == b"ten").unwrap();
     let mut evil = bytes;
     evil[at] = 0x1b;
-    assert_eq!(
-        Unverified::parse(&evil).unwrap_err(),
-        RecordError::Malformed(Malformed::Invalid("a name"))
-    );
+    assert_eq!(Unverified::parse(&evil).unwrap_err(), RecordError::Malformed(Malformed::Invalid("a name")));
 }
 
 #[test]
@@ -140,7 +137,8 @@ fn the_messages_have_these_bytes() {
     let digest =
         Digest { from: NodeId([0; 32]), to: NodeId([0xff; 32]), entries: vec![(NodeId([0x11; 32]), 7)] };
     let bytes = message(|out| digest.write(out));
-    let expected = ["00".repeat(32), "ff".repeat(32), "01".into(), "11".repeat(32), "0000000000000007".into()];
+    let expected =
+        ["00".repeat(32), "ff".repeat(32), "01".into(), "11".repeat(32), "0000000000000007".into()];
     assert_eq!(hex(&bytes), expected.concat());
     assert_eq!(Digest::parse(&bytes), Ok(digest));
     cut_anywhere_fails(&bytes, Digest::parse);
