@@ -28,8 +28,6 @@ mod dispatch;
 mod drain;
 mod io;
 mod query;
-#[cfg(test)]
-mod tests;
 mod traversal;
 
 use alloc::collections::VecDeque;
