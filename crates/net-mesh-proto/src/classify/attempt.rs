@@ -51,6 +51,10 @@ const MAX_HEARING: usize = 24;
 /// round trip seen: jitter and reordering may delay a probe more than its control, rarely by a round trip.
 const GRACE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// So many slots in a row without an answer are an outage and not a sample of the line's loss: 200 ms,
+/// the shortest of bursts. Such slots prove nothing either way; at 10 % loss chance makes one in 10 000.
+const OUTAGE: u32 = 4;
+
 /// Probes kept that arrive before P's offer. H sends at most 16 on its own; the rest is someone's nonsense.
 const MAX_EARLY: usize = 16;
 
@@ -343,6 +347,10 @@ impl Attempt {
             return None;
         }
         probing.other_heard |= from_other;
+        if from_other {
+            // P may not know it yet, and it is where G must ask.
+            probing.other_addr.get_or_insert(from);
+        }
         if socket == filter {
             probing.other_arrived += u32::from(from_other);
             probing.third_arrived += u32::from(from_third);
@@ -460,20 +468,37 @@ impl Attempt {
             third: None,
         };
         let grace = self.grace();
-        let ripe = || probing.slots.iter().filter(|s| s.sent + grace <= now);
-        let series = |answered: fn(&&Slot) -> bool, arrived: u32| Series {
-            slots: u32::try_from(ripe().count()).unwrap_or(u32::MAX),
-            controlled: u32::try_from(ripe().filter(answered).count()).unwrap_or(u32::MAX),
-            arrived,
-        };
+        let ripe: Vec<&Slot> = probing.slots.iter().filter(|s| s.sent + grace <= now).collect();
+        let from_other = series(ripe.iter().map(|s| s.primary_answered), probing.other_arrived);
+        let from_third = series(ripe.iter().map(|s| s.third_answered), probing.third_arrived);
         Evidence {
             local_ips: self.local_ips.clone(),
             views: core::iter::once(filter).chain(probing.views).collect(),
             other_heard: probing.other_heard,
-            from_other: series(|s| s.primary_answered, probing.other_arrived),
-            from_third: series(|s| s.third_answered, probing.third_arrived),
+            from_other,
+            from_third,
         }
     }
+}
+
+/// Counts slots by whether their control was answered, leaving out outages.
+fn series(answered: impl Iterator<Item = bool>, arrived: u32) -> Series {
+    let (mut slots, mut controlled, mut lost_in_a_row) = (0, 0, 0);
+    for answered in answered {
+        slots += 1;
+        if answered {
+            controlled += 1;
+            lost_in_a_row = 0;
+        } else {
+            lost_in_a_row += 1;
+            match lost_in_a_row {
+                0..OUTAGE => {}
+                OUTAGE => slots -= OUTAGE,
+                _ => slots -= 1,
+            }
+        }
+    }
+    Series { slots, controlled, arrived }
 }
 
 type Question = (SocketId, SocketAddr, Purpose, Option<Probe>);
@@ -582,8 +607,9 @@ impl Probing {
             Mapping::None
             | Mapping::EndpointIndependent
             | Mapping::AddressDependent
-            | Mapping::AddressAndPortDependent
-            | Mapping::EndpointDependent => true,
+            | Mapping::AddressAndPortDependent => true,
+            // P's other port may yet make it known, and tell more.
+            Mapping::EndpointDependent => return self.over(1, now, grace),
         };
         complete || (enough && self.over(1, now, grace))
     }
