@@ -181,8 +181,7 @@ fn mutated_messages_never_panic_and_never_grow_the_state_past_its_bounds() {
                 Some(conn) => world.hosts[0].node.handle(world.now, Input::Control { conn, bytes: &bytes }),
                 None => {
                     let socket = SocketId(u32::try_from(rng.below(6)).unwrap());
-                    let from =
-                        if rng.chance(0.5) { addr(index(&mut rng, 4)) } else { random_addr(&mut rng) };
+                    let from = if rng.chance(0.5) { addr(index(&mut rng, 4)) } else { random_addr(&mut rng) };
                     let input = Input::Datagram { socket, from, bytes: &bytes };
                     world.hosts[0].node.handle(world.now, input);
                 }
