@@ -141,6 +141,22 @@ fn a_public_host_behind_a_stateful_firewall_is_port_restricted_without_a_nat() {
 }
 
 #[test]
+fn an_ipv6_host_behind_a_stateful_firewall_is_port_restricted_without_a_nat() {
+    let mut world = World::seeded(2);
+    let ip = "2001:db8::7";
+    let firewall = Nat::new(ip, Mapping::None, Filtering::AddressAndPortDependent, PortRule::Preserving);
+    let a = world.add(ip, line(20), Some(firewall));
+    let p = world.add("2001:db8:1::1", line(10), None);
+    let h = world.add("2001:db8:2::2", line(15), None);
+    for (x, y) in [(p, h), (a, p), (a, h)] {
+        world.connect(x, y);
+    }
+    world.run(secs(10), has_verdict);
+    let verdict = verdict_of(&world, a);
+    assert_eq!((verdict.mapping, verdict.class()), (Mapping::None, NatClass::PortRestricted));
+}
+
+#[test]
 fn port_rules_are_told_apart() {
     for ports in PORTS {
         let nat = home(Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent, ports);
@@ -362,7 +378,7 @@ fn tokens_are_bounded_for_each_peer_and_in_total_and_so_are_their_probes() {
         machine.handle_control(Time::ZERO, peer, Message::Grant(grant), &server, &mut out);
     }
     assert_eq!(machine.tokens(), 64);
-    let of_one = |n: u64| n % 16 == 0;
+    let of_one = |n: u64| n.is_multiple_of(16);
     let accepted = core::iter::from_fn(|| out.pop_event())
         .filter(|e| {
             matches!(e, Event::ToPeer { message: Message::Ready(r), .. } if r.accepted && of_one(r.token.0))
