@@ -7,6 +7,7 @@
 //! | [`nat`] | what does a NAT or firewall do to a packet? |
 //! | [`link`] | what does an access link do to a packet? |
 //! | [`topology`] | who is behind what, and which address is whose? |
+//! | [`oracle`] | what must come true, from the topology alone? |
 //! | [`trace`] | what happened? |
 //! | `socket` (feature `tokio`) | how does QUIC run on top of it? |
 //!
@@ -31,6 +32,7 @@ pub mod host;
 pub mod internet;
 pub mod link;
 pub mod nat;
+pub mod oracle;
 #[cfg(feature = "tokio")]
 pub mod socket;
 pub mod topology;
