@@ -9,6 +9,7 @@
 //! | [`topology`] | who is behind what, and which address is whose? |
 //! | [`oracle`] | what must come true, from the topology alone? |
 //! | [`trace`] | what happened? |
+//! | [`world`] | how do thousands of nodes run on top of it? |
 //! | `socket` (feature `tokio`) | how does QUIC run on top of it? |
 //!
 //! ```
@@ -37,6 +38,7 @@ pub mod oracle;
 pub mod socket;
 pub mod topology;
 pub mod trace;
+pub mod world;
 
 pub use host::{Families, HostId};
 pub use internet::{Delivery, Internet};
@@ -46,3 +48,4 @@ pub use nat::{Chain, Dependence, Nat};
 pub use socket::{SimHost, SimNet, SimSocket};
 pub use topology::{NatId, Place};
 pub use trace::{Lost, Trace};
+pub use world::{NodeIx, PathKind, World};
