@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 
+use crate::classify::wire::{Kind, Message as Classify};
 use crate::membership;
 use crate::membership::wire::{Digest, Records, Want};
 use crate::peer::wire::{Adopt, Hello};
@@ -20,6 +21,16 @@ pub const DIGEST: u16 = 0x0101;
 pub const RECORDS: u16 = 0x0102;
 /// Which records the sender asks for.
 pub const WANT: u16 = 0x0103;
+/// A request for help with a classification.
+pub const PROBE_SETUP: u16 = 0x0201;
+/// Leave to probe an address.
+pub const PROBE_GRANT: u16 = 0x0202;
+/// The answer to a grant.
+pub const PROBE_READY: u16 = 0x0203;
+/// How the sender can help.
+pub const PROBE_OFFER: u16 = 0x0204;
+/// That the sender cannot help.
+pub const PROBE_REFUSED: u16 = 0x0205;
 
 /// A control message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +41,8 @@ pub enum Control {
     Adopt(Adopt),
     /// Kinds [`DIGEST`], [`RECORDS`] and [`WANT`].
     Membership(membership::Message),
+    /// Kinds [`PROBE_SETUP`] to [`PROBE_REFUSED`].
+    Classify(Classify),
 }
 
 /// Why a control message was not taken.
@@ -58,6 +71,9 @@ impl Control {
             Self::Membership(membership::Message::Digest(digest)) => digest.write(out.u16(DIGEST)),
             Self::Membership(membership::Message::Records(records)) => records.write(out.u16(RECORDS)),
             Self::Membership(membership::Message::Want(want)) => want.write(out.u16(WANT)),
+            Self::Classify(message) => {
+                out.u16(code(message.kind())).bytes(&message.encode());
+            }
         }
         out.finish()
     }
@@ -76,7 +92,22 @@ impl Control {
             DIGEST => Self::Membership(membership::Message::Digest(Digest::parse(body)?)),
             RECORDS => Self::Membership(membership::Message::Records(Records::parse(body)?)),
             WANT => Self::Membership(membership::Message::Want(Want::parse(body)?)),
+            PROBE_SETUP => Self::Classify(Classify::decode(Kind::Setup, body)?),
+            PROBE_GRANT => Self::Classify(Classify::decode(Kind::Grant, body)?),
+            PROBE_READY => Self::Classify(Classify::decode(Kind::Ready, body)?),
+            PROBE_OFFER => Self::Classify(Classify::decode(Kind::Offer, body)?),
+            PROBE_REFUSED => Self::Classify(Classify::decode(Kind::Refused, body)?),
             unknown => return Err(ControlError::UnknownKind(unknown)),
         })
+    }
+}
+
+const fn code(kind: Kind) -> u16 {
+    match kind {
+        Kind::Setup => PROBE_SETUP,
+        Kind::Grant => PROBE_GRANT,
+        Kind::Ready => PROBE_READY,
+        Kind::Offer => PROBE_OFFER,
+        Kind::Refused => PROBE_REFUSED,
     }
 }

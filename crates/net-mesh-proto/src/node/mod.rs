@@ -117,8 +117,12 @@ impl Node {
         match input {
             Input::Datagram { socket, from, bytes } => self.handle_datagram(now, socket, from, bytes),
             Input::Network { ips, main, other } => self.handle_network(now, ips, main, other),
-            Input::SocketOpened { socket, local } => self.handle_socket_opened(now, socket, local),
-            Input::SocketFailed { socket } => self.handle_socket_failed(now, socket),
+            Input::SocketOpened { socket, local } => {
+                self.for_traversal(|traversal| traversal.socket_opened(now, socket, local));
+            }
+            Input::SocketFailed { socket } => {
+                self.for_traversal(|traversal| traversal.socket_failed(now, socket));
+            }
             Input::Connected { conn, peer, direction, dial, remote, rtt } => {
                 self.dialer_connected(now, peer, direction, dial);
                 self.arbiter.connected(now, conn, peer, direction, remote, rtt, &mut self.heard.arbiter);
@@ -138,9 +142,7 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Time) {
         self.arbiter.handle_timeout(now, &mut self.heard.arbiter);
         self.membership.handle_timeout(now, &mut self.heard.membership);
-        if let Some(traversal) = &mut self.traversal {
-            traversal.handle_timeout(now);
-        }
+        self.for_traversal(|traversal| traversal.handle_timeout(now));
         if self.links_at.is_some_and(|at| at <= now) {
             self.update_links(now);
         }
@@ -161,6 +163,12 @@ impl Node {
             self.traversal.as_ref().and_then(Traversal::poll_timeout),
         ];
         machines.into_iter().chain(own).fold(None, Deadline::earliest)
+    }
+
+    fn for_traversal(&mut self, act: impl FnOnce(&mut Traversal)) {
+        if let Some(traversal) = &mut self.traversal {
+            act(traversal);
+        }
     }
 
     /// The next thing to do, if any.

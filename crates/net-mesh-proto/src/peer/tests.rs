@@ -444,7 +444,7 @@ fn record_of(n: u8, nat: Nat, candidates: Vec<SocketAddr>) -> (NodeId, Message) 
     let verdict = crate::nat::Verdict { mapping, filtering, ..crate::nat::Verdict::UNKNOWN };
     other.set_verdict(Time::ZERO, (&verdict).into());
     let mut out = Outbox::new();
-    other.session_up(Time::ZERO, NodeId([0; 32]), false, &mut out);
+    other.session_up(Time::ZERO, NodeId([0; 32]), true, &mut out);
     let Some(crate::membership::Event::Send { message, .. }) = out.pop_event() else {
         panic!("no record");
     };

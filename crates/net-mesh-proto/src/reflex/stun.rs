@@ -168,7 +168,9 @@ struct Attributes {
 impl Attributes {
     /// Reads them all; `None` if the message is not well-formed.
     fn read(bytes: &[u8], header: &MessageHeader) -> Option<Self> {
-        if bytes.len() != MessageHeader::LENGTH + usize::from(header.data_length()) || bytes.len() % 4 != 0 {
+        if bytes.len() != MessageHeader::LENGTH + usize::from(header.data_length())
+            || !bytes.len().is_multiple_of(4)
+        {
             return None;
         }
         let mut found = Self::default();
