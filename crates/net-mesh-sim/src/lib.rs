@@ -10,6 +10,7 @@
 //! | [`oracle`] | what must come true, from the topology alone? |
 //! | [`trace`] | what happened? |
 //! | [`world`] | how do thousands of nodes run on top of it? |
+//! | [`scenario`] | what happens to one node in a given place? |
 //! | `socket` (feature `tokio`) | how does QUIC run on top of it? |
 //!
 //! ```
@@ -34,6 +35,7 @@ pub mod internet;
 pub mod link;
 pub mod nat;
 pub mod oracle;
+pub mod scenario;
 #[cfg(feature = "tokio")]
 pub mod socket;
 pub mod topology;

@@ -9,7 +9,7 @@
 //! Where both hosts are inside one translator but not in one network, they know only the addresses seen from
 //! the public internet, so the outermost translator they share must hairpin.
 
-use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
+use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule, Verdict};
 
 use crate::host::HostId;
 use crate::internet::Internet;
@@ -105,6 +105,30 @@ pub fn actual(net: &Internet, host: HostId) -> Nature {
         _ => outer,
     });
     Nature { mapping, filtering, ports, class: NatClass::of(mapping, filtering), udp_blocked: side.blocked }
+}
+
+/// Whether `verdict` says nothing about `nature` that is not true. An unknown axis says nothing; "depends on
+/// the endpoint" is true of both ways to depend on it.
+///
+/// # Errors
+/// What is wrong, for a failure message.
+pub fn check(nature: &Nature, verdict: &Verdict) -> Result<(), String> {
+    let mapping = match verdict.mapping {
+        Mapping::Unknown => true,
+        Mapping::EndpointDependent => {
+            matches!(nature.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent)
+        }
+        known => known == nature.mapping,
+    };
+    let filtering = [Filtering::Unknown, nature.filtering].contains(&verdict.filtering);
+    let ports = match verdict.port_rule {
+        PortRule::Unknown => true,
+        known => known == nature.ports,
+    };
+    if mapping && filtering && ports && (!nature.udp_blocked || verdict.class() == NatClass::Unknown) {
+        return Ok(());
+    }
+    Err(format!("found {verdict:?}, but really {nature:?}"))
 }
 
 /// How `a` and `b` can communicate at best.

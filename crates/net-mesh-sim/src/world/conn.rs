@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_pinged_and_silence_ends_it() {
         let remote = "198.18.0.1:1".parse().unwrap();
-        let mut conn = Conn::new(Time::ZERO, 1, true, NodeId([0; 32]), remote, Duration::ZERO);
+        let mut conn = Conn::new(Time::ZERO, 1, false, NodeId([0; 32]), remote, Duration::ZERO);
         let mut out = Vec::new();
         let mut pings = 0;
         loop {

@@ -127,9 +127,15 @@ impl World {
     /// Adds `count` nodes on the public internet. The first node of a world founds the mesh; each later one
     /// joins through it.
     #[must_use]
-    pub fn with_public_nodes(mut self, count: u32) -> Self {
+    pub fn with_public_nodes(self, count: u32) -> Self {
+        self.with_public_nodes_on(count, &Link::default())
+    }
+
+    /// The same on given access links.
+    #[must_use]
+    pub fn with_public_nodes_on(mut self, count: u32, link: &Link) -> Self {
         for _ in 0..count {
-            self.add(Chain::default());
+            self.add_on(Chain::default(), link.clone());
         }
         self
     }
