@@ -23,8 +23,8 @@ pub struct Nature {
     pub mapping: Mapping,
     /// The composed filtering: the strictest one of the chain.
     pub filtering: Filtering,
-    /// Preserving if every translator preserves ports, else the rule of the outermost one that does not.
-    /// [`PortRule::Unknown`] without a translator.
+    /// Preserving if every translator preserves ports, and where there is none; else the rule of the outermost
+    /// one that does not.
     pub ports: PortRule,
     /// The familiar name.
     pub class: NatClass,
@@ -100,7 +100,7 @@ pub fn actual(net: &Internet, host: HostId) -> Nature {
     let mapping = side.mapping.map_or(Mapping::None, Dependence::mapping);
     let filtering = side.filtering().filtering();
     let translators = rules.iter().filter(|nat| nat.translates()).map(|nat| nat.ports.rule());
-    let ports = translators.fold(PortRule::Unknown, |inner, outer| match (inner, outer) {
+    let ports = translators.fold(PortRule::Preserving, |inner, outer| match (inner, outer) {
         (PortRule::Sequential | PortRule::Random, PortRule::Preserving) => inner,
         _ => outer,
     });

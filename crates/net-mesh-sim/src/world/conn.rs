@@ -222,12 +222,12 @@ mod tests {
         let mut flying: Vec<(Time, usize, Packet)> = Vec::new();
         let mut heard = Vec::new();
         while now < Time::from_millis(60_000) {
-            for side in 0..2 {
+            for (side, end) in ends.iter_mut().enumerate() {
                 let mut out = Vec::new();
-                assert!(ends[side].poll(now, &mut out));
+                assert!(end.poll(now, &mut out));
                 let arrived = flying.extract_if(.., |(at, to, _)| *at <= now && *to == side);
                 for (_, _, packet) in arrived.collect::<Vec<_>>() {
-                    heard.extend(ends[side].handle(now, packet.body, &mut out));
+                    heard.extend(end.handle(now, packet.body, &mut out));
                 }
                 out.retain(|_| !rng.chance(0.33));
                 flying.extend(out.into_iter().map(|p| (now + ms(10 + rng.below(20)), 1 - side, p)));
