@@ -7,7 +7,10 @@
 //! | [`nat`] | what does a NAT or firewall do to a packet? |
 //! | [`link`] | what does an access link do to a packet? |
 //! | [`topology`] | who is behind what, and which address is whose? |
+//! | [`oracle`] | what must come true, from the topology alone? |
 //! | [`trace`] | what happened? |
+//! | [`world`] | how do thousands of nodes run on top of it? |
+//! | [`scenario`] | what happens to one node in a given place? |
 //! | `socket` (feature `tokio`) | how does QUIC run on top of it? |
 //!
 //! ```
@@ -31,10 +34,13 @@ pub mod host;
 pub mod internet;
 pub mod link;
 pub mod nat;
+pub mod oracle;
+pub mod scenario;
 #[cfg(feature = "tokio")]
 pub mod socket;
 pub mod topology;
 pub mod trace;
+pub mod world;
 
 pub use host::{Families, HostId};
 pub use internet::{Delivery, Internet};
@@ -44,3 +50,4 @@ pub use nat::{Chain, Dependence, Nat};
 pub use socket::{SimHost, SimNet, SimSocket};
 pub use topology::{NatId, Place};
 pub use trace::{Lost, Trace};
+pub use world::{NodeIx, PathKind, World};
