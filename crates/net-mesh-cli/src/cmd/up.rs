@@ -107,7 +107,7 @@ impl Up {
     }
 }
 
-fn start_log(filter: &str) -> anyhow::Result<()> {
+pub(super) fn start_log(filter: &str) -> anyhow::Result<()> {
     use std::io::IsTerminal as _;
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(filter)?)
