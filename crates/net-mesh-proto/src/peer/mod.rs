@@ -1,1 +1,20 @@
-//! (under construction)
+//! Whom should I have a session with, and which of two sessions is the one?
+//!
+//! | file | the question it answers |
+//! |---|---|
+//! | `dialer` | whom to dial, and when |
+//! | `arbiter` | which of the connections to a peer is the session |
+//! | `local` | where this node itself may be reached, and what it can reach |
+//! | `wire` | the messages of arbitration |
+
+pub mod arbiter;
+pub mod dialer;
+mod local;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use arbiter::{Arbiter, Session};
+pub use dialer::Dialer;
+pub use local::Local;

@@ -1,0 +1,503 @@
+//! Whom to dial, and when?
+//!
+//! Reasons, in this order when attempts are short:
+//! 1. **wanted**: there is traffic for the peer, or was within the last [`WANT_FOR`];
+//! 2. **bootstrap**: the addresses to start from, as long as there is no session at all. Those among them that
+//!    belong to nobody known are also tried every [`STRAY_EVERY`] later: they may lead to a part of the
+//!    mesh that is cut off from this one;
+//! 3. **small mesh**: up to [`SMALL_MESH`] members, everyone;
+//! 4. **anchors**: [`ANCHORS`] sessions to members that anyone can reach, nearest first.
+//!
+//! An attempt goes to all usable candidates of a record at once. After a failure a target rests, 1 s
+//! doubling to [`MAX_BACKOFF`] with a quarter of jitter; for wanted peers the first few rests are fractions of a
+//! second, since an attempt also opens one's own filter, and two ends that want each other must overlap.
+//! A rest ends early when the record's addresses or verdict change, or this node's network does.
+//!
+//! At most [`MAX_DIALS`] attempts are under way; rests are remembered for [`MAX_TARGETS`] targets, wishes for
+//! [`MAX_WANTED`] peers, and the oldest are forgotten first.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::arbiter::Arbiter;
+use super::local::Local;
+use crate::bounded::BoundedMap;
+use crate::id::NodeId;
+use crate::membership::{MAX_CANDIDATES, MAX_MEMBERS, Member, Record};
+use crate::nat::NatClass;
+use crate::node::{DialFailure, DialId, Direction};
+use crate::outbox::Outbox;
+use crate::rng::Rng;
+use crate::time::{Deadline, Time};
+use crate::wire::addr::{Scope, scope};
+
+/// Attempts under way at once. Each may last seconds and spray a handshake at sixteen addresses; more at
+/// once would look like a scan to a home router, and fill its table.
+pub const MAX_DIALS: usize = 16;
+
+/// How long a peer stays wanted after the last sign of traffic for it. Longer than the longest rest would
+/// allow an attempt to come for it; shorter than an idle connection is worth opening anew.
+pub const WANT_FOR: Duration = Duration::from_secs(60);
+
+/// Peers wanted at once. Every publisher wants its subscribers, so this is the members' bound.
+pub const MAX_WANTED: usize = MAX_MEMBERS;
+
+/// Members, this node included, up to which everyone keeps a session with everyone.
+pub const SMALL_MESH: usize = 8;
+
+/// Sessions kept to members that anyone can reach. One may fail and one may be far away, and there are
+/// still two helpers on different addresses nearby: what classification needs.
+pub const ANCHORS: usize = 3;
+
+/// The longest rest between two attempts.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// How often addresses to start from that belong to nobody known are tried while there are sessions.
+pub const STRAY_EVERY: Duration = Duration::from_secs(300);
+
+/// Targets whose rests are remembered.
+pub const MAX_TARGETS: usize = MAX_MEMBERS + MAX_BOOTSTRAP;
+
+/// Addresses to start from.
+pub const MAX_BOOTSTRAP: usize = 64;
+
+/// The first rest.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Failures after which a wanted peer is treated like any other.
+const EAGER_ATTEMPTS: u32 = 3;
+
+/// The rest after each of those, before jitter.
+const EAGER_BACKOFF: Duration = Duration::from_millis(250);
+
+/// After a lost session: up to this long, so that both ends, and all who lost the same node, do not fall on
+/// it in one instant.
+const AFTER_LOSS: Duration = Duration::from_millis(500);
+
+/// Between two looks at the whole: changes come in bursts, and a look costs as much as there are members.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// An attempt that the driver has not answered for by then is forgotten. Drivers give up far sooner.
+const DIAL_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the dialer tells the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Open a connection.
+    Dial {
+        /// The name of the attempt.
+        dial: DialId,
+        /// Who must answer.
+        peer: Option<NodeId>,
+        /// Where.
+        addrs: Vec<SocketAddr>,
+    },
+    /// An attempt failed.
+    Failed {
+        /// Who was meant.
+        peer: Option<NodeId>,
+        /// Where it was tried.
+        addrs: Vec<SocketAddr>,
+        /// Why it failed.
+        failure: DialFailure,
+    },
+}
+
+/// What the dialer looks at to decide.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// This node's place in the network.
+    pub local: &'a Local,
+    /// The other members.
+    pub members: &'a BTreeMap<NodeId, Member>,
+    /// The connections there are.
+    pub arbiter: &'a Arbiter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Address(SocketAddr),
+    Peer(NodeId),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    failures: u32,
+    rests_until: Time,
+    /// When it was last tried.
+    tried: Option<Time>,
+    /// Who answered an attempt of ours there.
+    reached: Option<NodeId>,
+}
+
+#[derive(Clone, Debug)]
+struct Attempt {
+    target: Target,
+    addrs: Vec<SocketAddr>,
+    started: Time,
+}
+
+/// The dialling machine of one node.
+#[derive(Debug)]
+pub struct Dialer {
+    bootstrap: Vec<SocketAddr>,
+    attempts: BTreeMap<DialId, Attempt>,
+    next_dial: u64,
+    targets: BoundedMap<Target, Progress>,
+    wanted: BoundedMap<NodeId, Time>,
+    look_at: Option<Time>,
+    last_look: Option<Time>,
+    salt: u64,
+    rng: Rng,
+}
+
+impl Dialer {
+    /// A machine that starts from the addresses `bootstrap`, of which the first [`MAX_BOOTSTRAP`] count.
+    #[must_use]
+    pub fn new(mut rng: Rng, bootstrap: &[SocketAddr]) -> Self {
+        Self {
+            bootstrap: bootstrap.iter().take(MAX_BOOTSTRAP).copied().collect(),
+            attempts: BTreeMap::new(),
+            next_dial: 0,
+            targets: BoundedMap::new(MAX_TARGETS),
+            wanted: BoundedMap::new(MAX_WANTED),
+            look_at: None,
+            last_look: None,
+            salt: rng.u64(),
+            rng,
+        }
+    }
+
+    /// There is something to say to `peer`.
+    pub fn want(&mut self, now: Time, peer: NodeId) {
+        if self.wanted.get(&peer).is_none_or(|until| *until <= now) {
+            self.refresh(now, Target::Peer(peer));
+        }
+        self.wanted.insert(peer, now + WANT_FOR);
+        self.look_soon(now);
+    }
+
+    /// Whether there was something to say to `peer` within [`WANT_FOR`].
+    #[must_use]
+    pub fn is_wanted(&self, now: Time, peer: &NodeId) -> bool {
+        self.wanted.get(peer).is_some_and(|until| *until > now)
+    }
+
+    /// A connection to `peer` came up, from the attempt `dial` where this node opened it.
+    pub fn connected(&mut self, now: Time, peer: NodeId, direction: Direction, dial: Option<DialId>) {
+        if let Some(attempt) = dial.and_then(|dial| self.attempts.remove(&dial)) {
+            self.update(attempt.target, |p| {
+                (p.failures, p.reached, p.rests_until) = (0, Some(peer), now + MIN_BACKOFF);
+            });
+        }
+        if direction == Direction::Outgoing {
+            self.update(Target::Peer(peer), |p| p.reached = Some(peer));
+        }
+        self.look_soon(now);
+    }
+
+    /// The attempt `dial` found this node itself: an address to start from that is its own.
+    pub fn dialled_self(&mut self, now: Time, dial: Option<DialId>) {
+        if let Some(attempt) = dial.and_then(|dial| self.attempts.remove(&dial)) {
+            self.update(attempt.target, |p| p.rests_until = now + STRAY_EVERY);
+        }
+        self.look_soon(now);
+    }
+
+    /// There is a session with `peer`.
+    pub fn session_up(&mut self, now: Time, peer: NodeId) {
+        self.refresh(now, Target::Peer(peer));
+        self.look_soon(now);
+    }
+
+    /// There is no session with `peer` any more.
+    pub fn session_down(&mut self, now: Time, peer: NodeId) {
+        let rest = AFTER_LOSS.mul_f64(self.rng.unit());
+        self.update(Target::Peer(peer), |p| (p.failures, p.rests_until) = (0, now + rest));
+        self.look_soon(now);
+    }
+
+    /// A connection to `peer` ended before it was a session.
+    pub fn connection_lost(&mut self, now: Time, peer: NodeId) {
+        self.fail(now, Target::Peer(peer));
+        self.look_soon(now);
+    }
+
+    /// An attempt failed.
+    pub fn dial_failed(&mut self, now: Time, dial: DialId, failure: DialFailure, out: &mut Outbox<Event>) {
+        if let Some(Attempt { target, addrs, .. }) = self.attempts.remove(&dial) {
+            self.fail(now, target);
+            self.look_soon(now);
+            out.event(Event::Failed { peer: target.peer(), addrs, failure });
+        }
+    }
+
+    /// This node's network changed: what failed before may work now.
+    pub fn network_changed(&mut self, now: Time) {
+        for (_, progress) in self.targets.iter_mut() {
+            (progress.failures, progress.rests_until) = (0, now);
+        }
+        self.look_soon(now);
+    }
+
+    /// The record of `peer` is new or changed; `reachability` if in its addresses or verdict.
+    pub fn member_changed(&mut self, now: Time, peer: NodeId, reachability: bool) {
+        if reachability {
+            self.refresh(now, Target::Peer(peer));
+            self.look_soon(now);
+        }
+    }
+
+    /// `peer` is no member any more.
+    pub fn member_gone(&mut self, now: Time, peer: NodeId) {
+        self.targets.remove(&Target::Peer(peer));
+        self.look_soon(now);
+    }
+
+    /// Looks for nobody until something happens again.
+    pub fn stop(&mut self) {
+        self.look_at = None;
+    }
+
+    /// Attempts under way, for bounds.
+    #[must_use]
+    pub fn attempts(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.look_at.map(|at| Deadline::new(at, "see whom to dial"))
+    }
+
+    /// Dials whom it is time to dial.
+    pub fn handle_timeout(&mut self, now: Time, view: View<'_>, out: &mut Outbox<Event>) {
+        if self.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.last_look = Some(now);
+        self.give_up_on_old_attempts(now);
+        self.wanted.retain(|_, until| *until > now);
+        let mut next = self.attempts.values().map(|a| a.started + DIAL_LIMIT).min();
+        if view.local.is_known() {
+            for target in self.goals(now, &view) {
+                let rests_until = self.rests_until(target, &view);
+                if rests_until > now {
+                    next = Some(next.map_or(rests_until, |next| next.min(rests_until)));
+                } else if self.attempts.len() < MAX_DIALS {
+                    self.dial(now, target, &view, out);
+                }
+            }
+        }
+        let started = self.attempts.values().map(|a| a.started + DIAL_LIMIT).min();
+        self.look_at = next.into_iter().chain(started).min().map(|at| at.max(now + LOOK_PAUSE));
+    }
+
+    fn look_soon(&mut self, now: Time) {
+        let at = self.last_look.map_or(now, |last| now.max(last + LOOK_PAUSE));
+        self.look_at = Some(self.look_at.map_or(at, |already| already.min(at)));
+    }
+
+    fn update(&mut self, target: Target, change: impl FnOnce(&mut Progress)) {
+        let mut progress = self.targets.get(&target).copied().unwrap_or_default();
+        change(&mut progress);
+        self.targets.insert(target, progress);
+    }
+
+    fn rests_until(&self, target: Target, view: &View<'_>) -> Time {
+        let Some(progress) = self.targets.get(&target) else { return Time::ZERO };
+        let stray = target.peer().is_none() && !alone(view);
+        let pause = progress.tried.filter(|_| stray).map_or(Time::ZERO, |tried| tried + STRAY_EVERY);
+        progress.rests_until.max(pause)
+    }
+
+    /// Ends the rest of `target`, if it is resting.
+    fn refresh(&mut self, now: Time, target: Target) {
+        if let Some(progress) = self.targets.get_mut(&target) {
+            (progress.failures, progress.rests_until) = (0, now);
+        }
+    }
+
+    fn fail(&mut self, now: Time, target: Target) {
+        let eager = target.peer().is_some_and(|peer| self.is_wanted(now, &peer));
+        let jitter = 0.75 + 0.5 * self.rng.unit();
+        self.update(target, |progress| {
+            progress.failures = progress.failures.saturating_add(1);
+            progress.rests_until = now + backoff(progress.failures, eager).mul_f64(jitter);
+        });
+    }
+
+    fn give_up_on_old_attempts(&mut self, now: Time) {
+        let old: Vec<_> = self.attempts.iter().filter(|(_, a)| a.started + DIAL_LIMIT <= now).collect();
+        let old: Vec<_> = old.into_iter().map(|(dial, attempt)| (*dial, attempt.target)).collect();
+        for (dial, target) in old {
+            self.attempts.remove(&dial);
+            self.fail(now, target);
+        }
+    }
+
+    fn dial(&mut self, now: Time, target: Target, view: &View<'_>, out: &mut Outbox<Event>) {
+        let addrs = match target {
+            Target::Address(addr) => Vec::from([addr]),
+            Target::Peer(peer) => {
+                view.members.get(&peer).map_or_else(Vec::new, |m| usable(m.record(), view.local))
+            }
+        };
+        if addrs.is_empty() {
+            return;
+        }
+        let dial = DialId(self.next_dial);
+        self.next_dial += 1;
+        self.attempts.insert(dial, Attempt { target, addrs: addrs.clone(), started: now });
+        self.update(target, |p| p.tried = Some(now));
+        out.event(Event::Dial { dial, peer: target.peer(), addrs });
+    }
+
+    /// Whom to have a session with and none is there or coming, most important first.
+    fn goals(&self, now: Time, view: &View<'_>) -> Vec<Target> {
+        let (mut goals, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut add = |target: Target| {
+            if seen.insert(target) {
+                goals.push(target);
+            }
+        };
+        let open = |id: &NodeId| self.is_open(view, id);
+        for (peer, _) in self.wanted.iter().filter(|(id, _)| open(id)) {
+            add(Target::Peer(*peer));
+        }
+        self.bootstrap_goals(view).into_iter().for_each(&mut add);
+        if view.members.len() < SMALL_MESH {
+            for peer in view.members.keys().filter(|id| open(id)) {
+                add(Target::Peer(*peer));
+            }
+        } else {
+            self.anchor_goals(now, view).into_iter().for_each(&mut add);
+        }
+        goals
+    }
+
+    /// Whether there is neither a connection nor an attempt at one, and somewhere to try.
+    fn is_open(&self, view: &View<'_>, peer: &NodeId) -> bool {
+        let somewhere = |m: &Member| m.record().candidates.iter().any(|a| view.local.worth_dialling(*a));
+        !view.arbiter.is_connected(peer)
+            && !self.under_way(Target::Peer(*peer))
+            && view.members.get(peer).is_some_and(somewhere)
+    }
+
+    fn under_way(&self, target: Target) -> bool {
+        self.attempts.values().any(|attempt| attempt.target == target)
+    }
+
+    fn bootstrap_goals(&self, view: &View<'_>) -> Vec<Target> {
+        let alone = alone(view);
+        let usable = self.bootstrap.iter().filter(|a| view.local.can_send_to(**a) && !view.local.is_own(**a));
+        let due = usable.filter(|addr| {
+            let target = Target::Address(**addr);
+            let leads_to = self.targets.get(&target).and_then(|progress| progress.reached);
+            let pending = self.under_way(target) || leads_to.is_some_and(|id| view.arbiter.is_connected(&id));
+            !pending && (alone || !belongs_to_someone(**addr, leads_to, view))
+        });
+        due.map(|addr| Target::Address(*addr)).collect()
+    }
+
+    fn anchor_goals(&self, now: Time, view: &View<'_>) -> Vec<Target> {
+        let public = |id: &NodeId| view.members.get(id).is_some_and(|m| self.rank(m.record()) == Some(0));
+        let have = view.arbiter.sessions().filter(|s| public(&s.peer)).count();
+        let coming = self.attempts.values().filter_map(|a| a.target.peer()).filter(|id| public(id)).count();
+        let mut missing = ANCHORS.saturating_sub(have + coming);
+        if missing == 0 {
+            return Vec::new();
+        }
+        let distances = distances(view);
+        let open = view.members.iter().filter(|(id, _)| self.is_open(view, id));
+        let mut ranked: Vec<_> = open
+            .filter_map(|(id, member)| {
+                let distance = distances.get(id).copied().unwrap_or(u32::MAX);
+                Some((self.rank(member.record())?, distance, self.shuffle(id), *id))
+            })
+            .collect();
+        ranked.sort_unstable();
+        // Those that rest are named too, for the sake of the alarm, but do not use up what is missing.
+        let resting = |id: &NodeId| {
+            self.targets.get(&Target::Peer(*id)).is_some_and(|progress| progress.rests_until > now)
+        };
+        let wanted = ranked.into_iter().map(|(.., id)| id).filter(|id| {
+            let rests = resting(id);
+            let take = rests || missing > 0;
+            missing -= usize::from(take && !rests);
+            take
+        });
+        wanted.map(Target::Peer).collect()
+    }
+
+    /// How suitable as an anchor: 0 if anyone can reach it or this node has, 1 if perhaps, `None` if not.
+    fn rank(&self, record: &Record) -> Option<u8> {
+        let reached = self.targets.get(&Target::Peer(record.node)).is_some_and(|p| p.reached.is_some());
+        let global = || record.candidates.iter().any(|a| scope(a.ip()) == Scope::Global);
+        match record.verdict.class() {
+            NatClass::Direct | NatClass::FullCone => Some(0),
+            _ if reached => Some(0),
+            NatClass::Unknown if global() => Some(1),
+            NatClass::Unknown | NatClass::RestrictedCone | NatClass::PortRestricted | NatClass::Symmetric => {
+                None
+            }
+        }
+    }
+
+    /// An order of ids that is this node's own, so that a mesh does not choose the same anchors throughout.
+    fn shuffle(&self, id: &NodeId) -> u64 {
+        let head = id.0.iter().take(8).fold(0u64, |acc, byte| acc << 8 | u64::from(*byte));
+        let mixed = (head ^ self.salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 32
+    }
+}
+
+impl Target {
+    const fn peer(self) -> Option<NodeId> {
+        match self {
+            Self::Address(_) => None,
+            Self::Peer(peer) => Some(peer),
+        }
+    }
+}
+
+fn alone(view: &View<'_>) -> bool {
+    view.arbiter.sessions().next().is_none()
+}
+
+/// Whether a bootstrap address is that of a member who can be found without it.
+fn belongs_to_someone(addr: SocketAddr, leads_to: Option<NodeId>, view: &View<'_>) -> bool {
+    leads_to.is_some_and(|id| view.members.contains_key(&id))
+        || view.arbiter.sessions().any(|session| session.remote == addr)
+        || view.members.values().any(|m| m.record().candidates.contains(&addr))
+}
+
+fn usable(record: &Record, local: &Local) -> Vec<SocketAddr> {
+    let worth = record.candidates.iter().copied().filter(|a| local.worth_dialling(*a));
+    worth.take(MAX_CANDIDATES).collect()
+}
+
+fn backoff(failures: u32, eager: bool) -> Duration {
+    if eager && failures <= EAGER_ATTEMPTS {
+        return EAGER_BACKOFF;
+    }
+    let doublings = failures.saturating_sub(if eager { EAGER_ATTEMPTS + 1 } else { 1 }).min(16);
+    (MIN_BACKOFF * (1 << doublings)).min(MAX_BACKOFF)
+}
+
+/// Milliseconds to members this node has no session with, by way of the nearest peer that has one.
+fn distances(view: &View<'_>) -> BTreeMap<NodeId, u32> {
+    let mut distances = BTreeMap::new();
+    for session in view.arbiter.sessions() {
+        let first = u32::try_from(session.rtt.as_millis()).unwrap_or(u32::MAX);
+        let links = view.members.get(&session.peer).map_or(&[][..], |m| &m.record().links);
+        for (id, rtt_ms) in links {
+            let sum = first.saturating_add(u32::from(*rtt_ms));
+            distances.entry(*id).and_modify(|d: &mut u32| *d = sum.min(*d)).or_insert(sum);
+        }
+    }
+    distances
+}
