@@ -1,0 +1,72 @@
+//! All tests, with whatever test runner is there.
+
+use anyhow::Result;
+
+use crate::report::{Cargo, Report};
+use crate::{fuzz, needs};
+
+/// Whether the tests that need namespaces, nftables and coturn run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Labs {
+    /// Something they need being absent is an error.
+    Required,
+    /// The user said to leave them out.
+    LeftOut,
+}
+
+/// Modules of the end-to-end tests that need more than a loopback interface.
+///
+/// They are named by module, because both runners can leave out a module by its name.
+const LAB_MODULES: [&str; 2] = ["on_a_real_kernel", "with_coturn"];
+
+/// Length of each fuzz run: enough to find again what a handful of mutations of a seed can break,
+/// short enough to stay a small part of the whole.
+const FUZZ_SECONDS: u32 = 10;
+
+pub(crate) fn run(report: &mut Report, labs: Labs) -> Result<()> {
+    needs::ensure(labs == Labs::Required)?;
+    if labs == Labs::LeftOut {
+        let names = LAB_MODULES.join(", ");
+        eprintln!("\n!!! LEFT OUT at your request: all tests in the modules {names}");
+        report.left_out("kernel labs and coturn", "--without-kernel-labs");
+    }
+    suite(report, "--workspace", labs);
+    report.step("documentation tests", Cargo::new("test --locked --workspace --doc"));
+    features(report, labs);
+    fuzz::run(report, None, FUZZ_SECONDS)
+}
+
+fn suite(report: &mut Report, packages: &str, labs: Labs) {
+    let name = format!("tests {packages}");
+    if needs::succeeds("cargo", &["nextest", "--version"]) {
+        let profile = if std::env::var_os("CI").is_some() { "ci" } else { "default" };
+        let mut cargo =
+            Cargo::new(&format!("nextest run --locked --no-fail-fast --profile {profile} {packages}"));
+        if labs == Labs::LeftOut {
+            let lab = LAB_MODULES.map(|module| format!("test({module}::)")).join(" + ");
+            cargo.args(["-E".to_owned(), format!("not ({lab})")]);
+        }
+        report.step(&name, cargo);
+    } else {
+        let mut cargo = Cargo::new(&format!("test --locked --no-fail-fast --all-targets {packages}"));
+        if labs == Labs::LeftOut {
+            cargo.args(["--"]);
+            cargo.args(
+                LAB_MODULES.into_iter().flat_map(|module| ["--skip".to_owned(), format!("{module}::")]),
+            );
+        }
+        report.step(&name, cargo);
+    }
+}
+
+/// A feature adds an API and changes nothing else, so the other combinations need to build; the one
+/// that takes something away is tested.
+fn features(report: &mut Report, labs: Labs) {
+    suite(report, "-p net-mesh --no-default-features", labs);
+    for features in
+        ["--no-default-features --features port-mapping", "--features port-mapping", "--all-features"]
+    {
+        let words = format!("check --locked -p net-mesh --all-targets {features}");
+        report.step(&format!("build with {features}"), Cargo::new(&words));
+    }
+}
