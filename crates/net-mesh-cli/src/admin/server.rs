@@ -103,7 +103,7 @@ async fn ping(
     let pong = mesh.ping(peer).await?;
     Ok(Json(PingJson {
         node_id: peer.to_string(),
-        name: mesh.member_name(&peer).unwrap_or_default(),
+        name: mesh.member_name(&peer).unwrap_or_else(|| peer.short()),
         path: crate::json::PathJson::of(&pong.path),
         rtt_ms: millis(pong.rtt),
     }))
@@ -222,7 +222,7 @@ impl Failure {
 
 fn too_large() -> Failure {
     let limit = net_mesh::MAX_EVENT;
-    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {limit} bytes"))
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {limit} bytes: split it"))
 }
 
 impl IntoResponse for Failure {
@@ -236,7 +236,7 @@ impl From<TooLong> for Failure {
         let limit = net_mesh::MAX_EVENT;
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a line is longer than the {limit} bytes an event may have"),
+            format!("a line is longer than the {limit} bytes an event may have: split it"),
         )
     }
 }

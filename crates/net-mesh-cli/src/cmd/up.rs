@@ -103,11 +103,12 @@ impl Up {
         for addr in look_up(&self.stun).await {
             builder = builder.stun_server(addr);
         }
-        builder.start().await.map_err(|error| anyhow!(error))
+        // Its text names its cause already.
+        builder.start().await.map_err(|error| anyhow!("{error}"))
     }
 }
 
-fn start_log(filter: &str) -> anyhow::Result<()> {
+pub(super) fn start_log(filter: &str) -> anyhow::Result<()> {
     use std::io::IsTerminal as _;
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(filter)?)
