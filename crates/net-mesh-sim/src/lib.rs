@@ -1,1 +1,48 @@
-//! Placeholder.
+//! A simulated internet for net-mesh: hosts, lossy links and NATs, deterministic per seed.
+//!
+//! | file | the question it answers |
+//! |---|---|
+//! | [`internet`] | where does a datagram go, and when does it arrive? |
+//! | [`host`] | which addresses and ports does a machine have? |
+//! | [`nat`] | what does a NAT or firewall do to a packet? |
+//! | [`link`] | what does an access link do to a packet? |
+//! | [`topology`] | who is behind what, and which address is whose? |
+//! | [`oracle`] | what must come true, from the topology alone? |
+//! | [`trace`] | what happened? |
+//! | `socket` (feature `tokio`) | how does QUIC run on top of it? |
+//!
+//! ```
+//! use net_mesh_proto::time::Time;
+//! use net_mesh_sim::{Internet, Nat};
+//!
+//! let mut net = Internet::new(7);
+//! let (home, server) = (net.add_behind(Nat::symmetric()), net.add_behind(Nat::direct()));
+//! let any = "0.0.0.0:0".parse().unwrap();
+//! let (socket, port) = (net.bind(home, any).unwrap(), net.bind(server, any).unwrap().port());
+//! let there = (net.ips(server)[0], port).into();
+//! net.send(Time::ZERO, home, socket, there, b"hello".to_vec());
+//!
+//! let arrival = net.poll_delivery(Time::from_millis(20)).unwrap();
+//! assert_eq!((arrival.host, arrival.at), (server, Time::from_millis(20)));
+//! assert_ne!(arrival.from.ip(), net.ips(home)[0], "seen at the NAT's address");
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod host;
+pub mod internet;
+pub mod link;
+pub mod nat;
+pub mod oracle;
+#[cfg(feature = "tokio")]
+pub mod socket;
+pub mod topology;
+pub mod trace;
+
+pub use host::{Families, HostId};
+pub use internet::{Delivery, Internet};
+pub use link::{Bursts, Link};
+pub use nat::{Chain, Dependence, Nat};
+#[cfg(feature = "tokio")]
+pub use socket::{SimHost, SimNet, SimSocket};
+pub use topology::{NatId, Place};
+pub use trace::{Lost, Trace};

@@ -142,7 +142,8 @@ impl Own {
     }
 
     pub(super) fn publish(&mut self, now: Time) -> SignedRecord {
-        let wall = self.unix_ms.saturating_add(u64::try_from((now - self.start).as_millis()).unwrap_or(u64::MAX));
+        let wall =
+            self.unix_ms.saturating_add(u64::try_from((now - self.start).as_millis()).unwrap_or(u64::MAX));
         let seq = wall.max(self.floor + 1).min(SEQ_LIMIT - 1);
         self.floor = seq;
         self.draft.seq = seq;

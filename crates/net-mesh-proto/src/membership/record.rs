@@ -75,11 +75,7 @@ impl Flags {
         if code & !7 != 0 {
             return Err(Malformed::Invalid("a flag"));
         }
-        Ok(Self {
-            relays: code & 1 != 0,
-            subscribes_to_many: code & 2 != 0,
-            leaving: code & 4 != 0,
-        })
+        Ok(Self { relays: code & 1 != 0, subscribes_to_many: code & 2 != 0, leaving: code & 4 != 0 })
     }
 }
 
@@ -178,7 +174,7 @@ impl Record {
 
     /// Whether the node is to be told of what is published on `channel`.
     #[must_use]
-    pub fn subscribes(&self, channel: ChannelId) -> bool {
+    pub fn subscribes_to(&self, channel: ChannelId) -> bool {
         self.flags.subscribes_to_many || self.subscriptions.contains(&channel)
     }
 
@@ -298,8 +294,7 @@ fn read_fields(from: &mut Reader<'_>) -> Result<Record, Malformed> {
     let verdict = read_verdict(from)?;
     let links = list(from, MAX_LINKS, "links", |from| Ok((NodeId(from.array()?), from.u16()?)))?;
     let flags = Flags::from_code(from.u8()?)?;
-    let subscriptions =
-        list(from, MAX_SUBSCRIPTIONS, "subscriptions", |from| Ok(ChannelId(from.array()?)))?;
+    let subscriptions = list(from, MAX_SUBSCRIPTIONS, "subscriptions", |from| Ok(ChannelId(from.array()?)))?;
     Ok(Record { node, seq, boot, name: name.into(), candidates, verdict, links, flags, subscriptions })
 }
 

@@ -9,7 +9,162 @@
 //! Connections are the driver's: it dials and accepts QUIC, checks certificates, and reports a
 //! connection once the peer is authenticated. Control messages then travel as opaque byte strings,
 //! reliably and in order, one sequence per connection and direction.
+//!
+//! | file | the question it answers |
+//! |---|---|
+//! | `io` | what goes in and what comes out |
+//! | `demux` | which machine is a datagram or a control message for? |
+//! | `dispatch` | what does an event of the network or of a connection mean to each machine? |
+//! | `command` | what does a wish mean? |
+//! | `drain` | who hears about what a machine did? |
+//! | `traversal` | reflexive addresses and the NAT, as the node wires them |
+//! | `query` | what may the outside look at? |
+//! | [`control`] | the table of control messages |
 
+mod command;
+pub mod control;
+mod demux;
+mod dispatch;
+mod drain;
 mod io;
+mod query;
+#[cfg(test)]
+mod tests;
+mod traversal;
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
 
 pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
+pub use query::{MemberView, Sizes};
+
+use crate::drops::DropCounts;
+use crate::id::NodeId;
+use crate::membership::{self, Identity, Membership};
+use crate::outbox::Outbox;
+use crate::peer::{Arbiter, Dialer, Local, arbiter, dialer};
+use crate::rng::Rng;
+use crate::time::{Deadline, Time};
+use traversal::Traversal;
+
+/// Between two reports of drops. They are for an operator's eyes, and come in floods.
+const REPORT_DROPS: Duration = Duration::from_secs(1);
+
+/// How long a new round-trip time waits for others before it is looked at for the record.
+const GATHER_RTTS: Duration = Duration::from_secs(1);
+
+/// A node: every machine, and what connects them.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    local: Local,
+    membership: Membership,
+    arbiter: Arbiter,
+    dialer: Dialer,
+    traversal: Option<Traversal>,
+    heard: Heard,
+    /// When to look at round-trip times again.
+    links_at: Option<Time>,
+    outputs: VecDeque<Output>,
+    drops: DropCounts,
+    unreported: DropCounts,
+    report_at: Option<Time>,
+    last_report: Option<Time>,
+}
+
+/// What the machines have to say, until it is drained.
+#[derive(Debug, Default)]
+struct Heard {
+    membership: Outbox<membership::Event>,
+    arbiter: Outbox<arbiter::Event>,
+    dialer: Outbox<dialer::Event>,
+}
+
+impl Node {
+    /// A node that starts at `now`. `seed` is all the randomness it will ever have, so it must be
+    /// unpredictable to others, and used once.
+    #[must_use]
+    pub fn new(now: Time, seed: [u8; 32], config: Config) -> Self {
+        let rng = Rng::from_seed(seed);
+        let identity = Identity {
+            secret: &config.secret,
+            mesh: &config.mesh,
+            name: &config.name,
+            boot: config.boot,
+            unix_ms: config.unix_ms,
+        };
+        let membership = Membership::new(now, &rng.fork("membership"), &identity);
+        let id = membership.id();
+        Self {
+            id,
+            local: Local::default(),
+            membership,
+            arbiter: Arbiter::new(id, config.boot),
+            dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap),
+            traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
+            heard: Heard::default(),
+            links_at: None,
+            outputs: VecDeque::new(),
+            drops: DropCounts::default(),
+            unreported: DropCounts::default(),
+            report_at: None,
+            last_report: None,
+        }
+    }
+
+    /// Something happened outside.
+    pub fn handle(&mut self, now: Time, input: Input<'_>) {
+        match input {
+            Input::Datagram { socket, from, bytes } => self.handle_datagram(now, socket, from, bytes),
+            Input::Network { ips, main, other } => self.handle_network(now, ips, main, other),
+            Input::SocketOpened { socket, local } => self.handle_socket_opened(now, socket, local),
+            Input::SocketFailed { socket } => self.handle_socket_failed(now, socket),
+            Input::Connected { conn, peer, direction, dial, remote, rtt } => {
+                self.dialer_connected(now, peer, direction, dial);
+                self.arbiter.connected(now, conn, peer, direction, remote, rtt, &mut self.heard.arbiter);
+            }
+            Input::DialFailed { dial, failure } => {
+                self.dialer.dial_failed(now, dial, failure, &mut self.heard.dialer);
+            }
+            Input::Control { conn, bytes } => self.handle_control(now, conn, bytes),
+            Input::Closed { conn } => self.handle_closed(now, conn),
+            Input::Rtt { conn, rtt } => self.handle_rtt(now, conn, rtt),
+            Input::Command(command) => self.handle_command(now, command),
+        }
+        self.drain(now);
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.arbiter.handle_timeout(now, &mut self.heard.arbiter);
+        self.membership.handle_timeout(now, &mut self.heard.membership);
+        if let Some(traversal) = &mut self.traversal {
+            traversal.handle_timeout(now);
+        }
+        if self.links_at.is_some_and(|at| at <= now) {
+            self.update_links(now);
+        }
+        self.drain(now);
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let own = [
+            self.links_at.map(|at| Deadline::new(at, "look at round-trip times")),
+            self.report_at.map(|at| Deadline::new(at, "report drops")),
+        ];
+        let machines = [
+            self.membership.poll_timeout(),
+            self.arbiter.poll_timeout(),
+            self.dialer.poll_timeout(),
+            self.traversal.as_ref().and_then(Traversal::poll_timeout),
+        ];
+        machines.into_iter().chain(own).fold(None, Deadline::earliest)
+    }
+
+    /// The next thing to do, if any.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+}

@@ -128,13 +128,7 @@ impl Arbiter {
     /// A machine for the node `me` in its run `boot`.
     #[must_use]
     pub const fn new(me: NodeId, boot: u64) -> Self {
-        Self {
-            me,
-            boot,
-            remotes: BTreeMap::new(),
-            owners: BTreeMap::new(),
-            undecided: BTreeSet::new(),
-        }
+        Self { me, boot, remotes: BTreeMap::new(), owners: BTreeMap::new(), undecided: BTreeSet::new() }
     }
 
     /// The peer at the other end of `conn`, while it lives.
@@ -404,7 +398,9 @@ impl Remote {
         }
         let patience = self.current.map_or(Time::ZERO, |(_, since)| since + DECISION_TIMEOUT);
         let mut closed = Vec::new();
-        for connection in self.connections.iter().filter(|c| !self.is_current(c.id)).cloned().collect::<Vec<_>>() {
+        for connection in
+            self.connections.iter().filter(|c| !self.is_current(c.id)).cloned().collect::<Vec<_>>()
+        {
             let until = patience.max(connection.opened + DECISION_TIMEOUT);
             if until <= now {
                 self.forget(connection.id);

@@ -188,10 +188,20 @@ impl Dialer {
     /// A connection to `peer` came up, from the attempt `dial` where this node opened it.
     pub fn connected(&mut self, now: Time, peer: NodeId, direction: Direction, dial: Option<DialId>) {
         if let Some(attempt) = dial.and_then(|dial| self.attempts.remove(&dial)) {
-            self.update(attempt.target, |p| (p.failures, p.reached) = (0, Some(peer)));
+            self.update(attempt.target, |p| {
+                (p.failures, p.reached, p.rests_until) = (0, Some(peer), now + MIN_BACKOFF);
+            });
         }
         if direction == Direction::Outgoing {
             self.update(Target::Peer(peer), |p| p.reached = Some(peer));
+        }
+        self.look_soon(now);
+    }
+
+    /// The attempt `dial` found this node itself: an address to start from that is its own.
+    pub fn dialled_self(&mut self, now: Time, dial: Option<DialId>) {
+        if let Some(attempt) = dial.and_then(|dial| self.attempts.remove(&dial)) {
+            self.update(attempt.target, |p| p.rests_until = now + STRAY_EVERY);
         }
         self.look_soon(now);
     }
@@ -244,6 +254,11 @@ impl Dialer {
     pub fn member_gone(&mut self, now: Time, peer: NodeId) {
         self.targets.remove(&Target::Peer(peer));
         self.look_soon(now);
+    }
+
+    /// Looks for nobody until something happens again.
+    pub fn stop(&mut self) {
+        self.look_at = None;
     }
 
     /// Attempts under way, for bounds.
@@ -426,10 +441,9 @@ impl Dialer {
             NatClass::Direct | NatClass::FullCone => Some(0),
             _ if reached => Some(0),
             NatClass::Unknown if global() => Some(1),
-            NatClass::Unknown
-            | NatClass::RestrictedCone
-            | NatClass::PortRestricted
-            | NatClass::Symmetric => None,
+            NatClass::Unknown | NatClass::RestrictedCone | NatClass::PortRestricted | NatClass::Symmetric => {
+                None
+            }
         }
     }
 

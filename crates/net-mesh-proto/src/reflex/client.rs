@@ -114,12 +114,7 @@ impl Client {
     /// A client that knows no server.
     #[must_use]
     pub fn new(rng: Rng) -> Self {
-        Self {
-            rng,
-            servers: BoundedMap::new(MAX_SERVERS),
-            told_main: Vec::new(),
-            told_other: Vec::new(),
-        }
+        Self { rng, servers: BoundedMap::new(MAX_SERVERS), told_main: Vec::new(), told_other: Vec::new() }
     }
 
     /// Asks `key`, reached at `addr`, now and from time to time. Nothing changes if it is known at that address.
@@ -243,7 +238,12 @@ impl Client {
     pub fn servers(&self) -> impl Iterator<Item = ServerView> + '_ {
         self.servers.iter().map(|(key, server)| {
             let seen = |socket| server.lines.iter().find(|l| l.socket == socket).and_then(|l| l.seen);
-            ServerView { key: *key, addr: server.addr, main: seen(SocketId::MAIN), other: seen(SocketId::OTHER) }
+            ServerView {
+                key: *key,
+                addr: server.addr,
+                main: seen(SocketId::MAIN),
+                other: seen(SocketId::OTHER),
+            }
         })
     }
 

@@ -1,0 +1,151 @@
+//! The commands' end of the admin API: one connection per request.
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{FRAMES, LINES, socket};
+use crate::home::Home;
+use crate::json::{ErrorJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson};
+
+/// The largest answer that is read whole, in bytes. A peer takes about 400.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// The node answered that it could not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Refused {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The node's words.
+    pub error: String,
+}
+
+/// What the running node of a home can be asked.
+pub(crate) struct Client<'a> {
+    home: &'a Home,
+}
+
+impl<'a> Client<'a> {
+    pub(crate) fn new(home: &'a Home) -> Self {
+        Self { home }
+    }
+
+    /// `GET /v1/status`.
+    pub(crate) async fn status(&self) -> anyhow::Result<StatusJson> {
+        whole(self.send(Method::GET, "/v1/status", None, empty()).await?).await
+    }
+
+    /// `GET /v1/peers`.
+    pub(crate) async fn peers(&self) -> anyhow::Result<Vec<PeerJson>> {
+        whole(self.send(Method::GET, "/v1/peers", None, empty()).await?).await
+    }
+
+    /// `POST /v1/ping`.
+    pub(crate) async fn ping(&self, peer: &str) -> anyhow::Result<PingJson> {
+        let body = json(&PingRequest { peer: peer.to_owned() })?;
+        whole(self.send(Method::POST, "/v1/ping", Some("application/json"), body).await?).await
+    }
+
+    /// Publishes one event.
+    pub(crate) async fn publish(&self, channel: &str, payload: Bytes) -> anyhow::Result<PublishedJson> {
+        let body = Full::new(payload).map_err(|never| match never {}).boxed();
+        let path = channel_path(channel);
+        whole(self.send(Method::POST, &path, Some("application/octet-stream"), body).await?).await
+    }
+
+    /// Publishes one event a line of `pieces`, at the pace the node takes them.
+    pub(crate) async fn publish_lines(
+        &self,
+        channel: &str,
+        pieces: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
+    ) -> anyhow::Result<PublishedJson> {
+        use futures_util::TryStreamExt as _;
+        let body = StreamBody::new(pieces.map_ok(Frame::data)).boxed();
+        whole(self.send(Method::POST, &channel_path(channel), Some(LINES), body).await?).await
+    }
+
+    /// Subscribes; the events are [`frames`](super::frames), or JSON, one object a line.
+    pub(crate) async fn subscribe(&self, channel: &str, json: bool) -> anyhow::Result<Incoming> {
+        let format = if json { "json" } else { "frames" };
+        let path = format!("{}?format={format}", channel_path(channel));
+        let response = self.send(Method::GET, &path, None, empty()).await?;
+        if !json && response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != FRAMES) {
+            bail!("the node in {} is of another version: restart it", self.home.dir().display());
+        }
+        Ok(response.into_body())
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        body: Body,
+    ) -> anyhow::Result<Response<Incoming>> {
+        self.home.require()?;
+        let dir = self.home.dir();
+        let stream = socket::connect(dir).await?.ok_or_else(|| nobody(dir))?;
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "net-mesh");
+        if let Some(kind) = kind {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let request = request.body(body).context("cannot form the request")?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(broken)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let error = match whole::<ErrorJson>(response).await {
+            Ok(ErrorJson { error, accepted: None }) => error,
+            Ok(ErrorJson { error, accepted: Some(accepted) }) => {
+                format!("{error} (the {accepted} events before it were published)")
+            }
+            Err(_) => format!("the node answered {status}"),
+        };
+        Err(Refused { status, error }.into())
+    }
+}
+
+fn nobody(dir: &Path) -> anyhow::Error {
+    anyhow!("no node is running in {}: start one with `net-mesh up`", dir.display())
+}
+
+fn broken(error: hyper::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context("the node went away before it answered")
+}
+
+fn channel_path(channel: &str) -> String {
+    format!("/v1/channels/{}", utf8_percent_encode(channel, NON_ALPHANUMERIC))
+}
+
+fn empty() -> Body {
+    Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
+}
+
+fn json(value: &impl Serialize) -> anyhow::Result<Body> {
+    let bytes = Bytes::from(serde_json::to_vec(value)?);
+    Ok(Full::new(bytes).map_err(|never| match never {}).boxed())
+}
+
+async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> anyhow::Result<T> {
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| anyhow!("the node's answer broke off: {error}"))?;
+    serde_json::from_slice(&body.to_bytes())
+        .context("the node's answer makes no sense: is it of another version?")
+}

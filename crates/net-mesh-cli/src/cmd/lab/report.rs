@@ -1,0 +1,235 @@
+//! The lab's result: as JSON, for people, and as a list of what should be different.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use net_mesh_sim::oracle::Reach;
+use serde::Serialize;
+
+use super::run::{EVENTS, Observed};
+use super::world::World;
+use crate::table::{Column, Table};
+
+/// What `lab --json` prints.
+#[derive(Debug, Serialize)]
+pub(super) struct LabJson {
+    seed: u64,
+    nodes: Vec<NodeJson>,
+    pairs: Vec<PairJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeJson {
+    name: String,
+    /// The class of its NAT, from the topology.
+    actual: String,
+    /// The class it found.
+    found: String,
+}
+
+#[derive(Debug, Serialize)]
+struct PairJson {
+    from: String,
+    to: String,
+    /// `direct`, `relayed` or `none`.
+    path: String,
+    /// The best the topology allows with what nodes can do.
+    expected: String,
+    published: u64,
+    delivered: u64,
+    /// From the first publication to the first arrival.
+    first_event_ms: Option<u64>,
+    /// From the first publication to a direct session; 0 if there was one already.
+    direct_ms: Option<u64>,
+}
+
+/// The result, and what it needs to be explained.
+pub(super) struct Report {
+    pub(super) json: LabJson,
+    /// Why a pair has no path, in the order of `json.pairs`.
+    reasons: Vec<&'static str>,
+    took: Duration,
+}
+
+impl PairJson {
+    fn is_complete(&self) -> bool {
+        self.delivered == self.published
+    }
+
+    /// Whether it is at least as good as it should be. Two nodes that happen to dial each other at the
+    /// same moment may get through where nothing promises it.
+    fn is_right(&self) -> bool {
+        match self.expected.as_str() {
+            "none" => self.path == "none" || self.is_complete(),
+            "relayed" => self.path != "none" && self.is_complete(),
+            _ => self.path == self.expected && self.is_complete(),
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn new(world: &World, observed: &Observed) -> Self {
+        let nodes = world.nodes.iter().zip(&observed.found);
+        let nodes = nodes.map(|(node, found)| NodeJson {
+            name: node.name.into(),
+            actual: node.actual.to_string(),
+            found: found.to_string(),
+        });
+        let (mut pairs, mut reasons) = (Vec::new(), Vec::new());
+        for (from, (row, seen)) in world.outlook.iter().zip(&observed.pairs).enumerate() {
+            for (to, (outlook, pair)) in row.iter().zip(seen).enumerate() {
+                let Some(outlook) = outlook else { continue };
+                pairs.push(PairJson {
+                    from: world.nodes[from].name.into(),
+                    to: world.nodes[to].name.into(),
+                    path: pair.path.to_string(),
+                    expected: word(outlook.reach).into(),
+                    published: EVENTS,
+                    delivered: pair.delivered,
+                    first_event_ms: pair.first_event.map(millis),
+                    direct_ms: pair.direct.map(millis),
+                });
+                reasons.push(outlook.reason);
+            }
+        }
+        let json = LabJson { seed: world.seed, nodes: nodes.collect(), pairs };
+        Self { json, reasons, took: observed.took }
+    }
+
+    /// What is not as it should be, each in a few words; nothing if all is well.
+    pub(super) fn wrong(&self) -> Vec<String> {
+        let nodes = self.json.nodes.iter().filter(|node| node.found != node.actual);
+        let mut wrong: Vec<String> =
+            nodes.map(|node| format!("{} found {} instead of {}", node.name, node.found, node.actual)).collect();
+        let pairs = self.json.pairs.iter().filter(|pair| !pair.is_right());
+        wrong.extend(pairs.map(|pair| {
+            let PairJson { from, to, path, expected, delivered, published, .. } = pair;
+            format!("{from} to {to} is {path} with {delivered}/{published} events instead of {expected}")
+        }));
+        wrong
+    }
+
+    pub(super) fn human(&self) -> String {
+        let mut text = format!(
+            "A simulated internet (seed {}): {} whole nodes, each publishing {EVENTS} events to all others, in {:.1} s of virtual time.\n",
+            self.json.seed,
+            self.json.nodes.len(),
+            self.took.as_secs_f64()
+        );
+        text.push_str("\nWhat each node found its NAT to be, and what it really is:\n\n");
+        text.push_str(&self.nodes());
+        text.push_str("\nThe path of every pair, from the node of the row to the node of the column:\n\n");
+        text.push_str(&self.matrix());
+        text.push_str(&self.legend());
+        text.push_str(&self.pathless());
+        let wrong = self.wrong();
+        if wrong.is_empty() {
+            text.push_str("\nEverything is as this internet allows it to be.\n");
+        } else {
+            let _ = writeln!(text, "\nThis should be different:\n  {}", wrong.join("\n  "));
+        }
+        text
+    }
+
+    fn nodes(&self) -> String {
+        let mut table = Table::new(&[
+            ("", Column::Right),
+            ("NODE", Column::Left),
+            ("REALLY", Column::Left),
+            ("FOUND", Column::Left),
+            ("", Column::Left),
+        ]);
+        for (i, node) in self.json.nodes.iter().enumerate() {
+            let verdict = if node.found == node.actual { "right" } else { "WRONG" };
+            let number = (i + 1).to_string();
+            table.row([number, node.name.clone(), node.actual.clone(), node.found.clone(), verdict.into()]);
+        }
+        table.render(None)
+    }
+
+    fn matrix(&self) -> String {
+        let count = self.json.nodes.len();
+        let numbers: Vec<String> = (1..=count).map(|i| i.to_string()).collect();
+        let mut columns = vec![("", Column::Right), ("FROM \\ TO", Column::Left)];
+        columns.extend(numbers.iter().map(|number| (number.as_str(), Column::Left)));
+        let mut table = Table::new(&columns);
+        let mut pairs = self.json.pairs.iter();
+        for (i, node) in self.json.nodes.iter().enumerate() {
+            let mut row = vec![numbers[i].clone(), node.name.clone()];
+            for j in 0..count {
+                row.push(if i == j { "-".into() } else { pairs.next().map_or_else(String::new, cell) });
+            }
+            table.row(row);
+        }
+        table.render(None)
+    }
+
+    fn legend(&self) -> String {
+        let mut text = String::new();
+        let with_path: Vec<&PairJson> = self.json.pairs.iter().filter(|pair| pair.path != "none").collect();
+        let complete = with_path.iter().filter(|pair| pair.is_complete()).count();
+        let _ = writeln!(
+            text,
+            "\ndirect   packets go straight from one to the other\n\
+             relayed  packets go through another node\n\
+             none     there is no way between them\n\
+             n/m      only n of m events arrived (without it: all that could)\n\n\
+             {} of {} pairs have a path; on {complete} of them every event arrived, once and in order.",
+            with_path.len(),
+            self.json.pairs.len(),
+        );
+        let mut first: Vec<u64> = self.json.pairs.iter().filter_map(|pair| pair.first_event_ms).collect();
+        first.sort_unstable();
+        if let (Some(fastest), Some(slowest)) = (first.first(), first.last()) {
+            let median = first[first.len() / 2];
+            let _ = writeln!(
+                text,
+                "The first event took {fastest} to {slowest} ms to arrive, half of them at most {median} ms."
+            );
+        }
+        text
+    }
+
+    /// The pairs without a path and why, each pair once.
+    fn pathless(&self) -> String {
+        let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (pair, reason) in self.json.pairs.iter().zip(&self.reasons) {
+            let position = |name: &str| self.json.nodes.iter().position(|node| node.name == name);
+            if pair.path == "none" && pair.expected == "none" && position(&pair.from) < position(&pair.to) {
+                by_reason.entry(reason).or_default().push(format!("{} - {}", pair.from, pair.to));
+            }
+        }
+        if by_reason.is_empty() {
+            return String::new();
+        }
+        let mut text = "\nWithout a path, because nodes do not introduce or relay for others yet:\n".to_owned();
+        for (reason, pairs) in by_reason {
+            let _ = writeln!(text, "  {reason}:");
+            for pair in pairs {
+                let _ = writeln!(text, "    {pair}");
+            }
+        }
+        text
+    }
+}
+
+fn cell(pair: &PairJson) -> String {
+    let PairJson { path, delivered, published, .. } = pair;
+    if pair.is_complete() || (path == "none" && *delivered == 0) {
+        return path.clone();
+    }
+    format!("{path} {delivered}/{published}")
+}
+
+const fn word(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Direct => "direct",
+        Reach::Relayed => "relayed",
+        Reach::None => "none",
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,173 @@
+//! `ping`: is a member there, on which path, and how far away?
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use hyper::StatusCode;
+use serde::Serialize;
+
+use crate::admin::client::{Client, Refused};
+use crate::home::Home;
+use crate::json::PingJson;
+use crate::{stdout, text};
+
+/// From one question to the next. Often enough to watch a path change, and nothing to any network.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Ask a member for an answer, and show the path and the time it took
+#[derive(Debug, Args)]
+pub(super) struct Ping {
+    /// A member's name, or the start of its id
+    peer: String,
+    /// How many times to ask
+    #[arg(short = 'c', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Reply<'a> {
+    seq: u64,
+    #[serde(flatten)]
+    pong: &'a PingJson,
+}
+
+#[derive(Serialize)]
+struct NoReply<'a> {
+    seq: u64,
+    error: &'a str,
+}
+
+/// What came of the questions so far.
+#[derive(Default)]
+struct Tally {
+    sent: u64,
+    times: Vec<f64>,
+}
+
+impl Ping {
+    pub(super) fn run(self, home: &Home) -> anyhow::Result<()> {
+        super::block_on(async {
+            let (client, mut tally) = (Client::new(home), Tally::default());
+            tokio::select! {
+                result = self.ask(&client, &mut tally) => result?,
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            if !self.json {
+                stdout::line(&tally.summary())?;
+            }
+            if tally.times.is_empty() {
+                return Err(anyhow!(
+                    "no answer from {}: `net-mesh peers` shows whether there is a path to it",
+                    self.peer
+                ));
+            }
+            Ok(())
+        })
+    }
+
+    async fn ask(&self, client: &Client<'_>, tally: &mut Tally) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for seq in 1..=self.count {
+            ticks.tick().await;
+            tally.sent = seq;
+            match client.ping(&self.peer).await {
+                Ok(pong) => {
+                    tally.times.push(pong.rtt_ms);
+                    stdout::line(&self.reply(seq, &pong)?)?;
+                }
+                Err(error) => match error.downcast_ref::<Refused>() {
+                    Some(refused) if refused.status == StatusCode::GATEWAY_TIMEOUT => {
+                        stdout::line(&self.no_reply(seq, &refused.error)?)?;
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&self, seq: u64, pong: &PingJson) -> anyhow::Result<String> {
+        if self.json {
+            return Ok(serde_json::to_string(&Reply { seq, pong })?);
+        }
+        Ok(format!(
+            "from {} ({}) {}: seq={seq} time={}",
+            text::printable(&pong.name),
+            text::short_id(&pong.node_id),
+            text::path(&pong.path),
+            text::ms(pong.rtt_ms)
+        ))
+    }
+
+    fn no_reply(&self, seq: u64, error: &str) -> anyhow::Result<String> {
+        if self.json {
+            return Ok(serde_json::to_string(&NoReply { seq, error })?);
+        }
+        Ok(format!("no answer: seq={seq} {}", text::one_line(error)))
+    }
+}
+
+impl Tally {
+    fn summary(&self) -> String {
+        let received = self.times.len() as u64;
+        let lost = ((self.sent - received) * 100).checked_div(self.sent).unwrap_or(0);
+        let mut text = format!("{} asked, {received} answered, {lost}% lost", self.sent);
+        let min = self.times.iter().copied().min_by(f64::total_cmp);
+        let max = self.times.iter().copied().max_by(f64::total_cmp);
+        if let (Some(min), Some(max)) = (min, max) {
+            // Counts of pings are far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            let mean = self.times.iter().sum::<f64>() / received as f64;
+            text = format!(
+                "{text}; fastest {}, mean {}, slowest {}",
+                text::ms(min),
+                text::ms(mean),
+                text::ms(max)
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::PathJson;
+
+    fn ping(json: bool) -> Ping {
+        Ping { peer: "x".into(), count: 1, json }
+    }
+
+    fn pong() -> PingJson {
+        let addr = Some(([203, 0, 113, 7], 4433).into());
+        let path = PathJson { kind: "direct".into(), addr, via: vec![] };
+        PingJson { node_id: "abcdefghijklmnop".into(), name: "home".into(), path, rtt_ms: 31.234 }
+    }
+
+    #[test]
+    fn a_reply_is_one_line_with_path_and_time() {
+        assert_eq!(
+            ping(false).reply(2, &pong()).unwrap(),
+            "from home (abcdefghij) direct 203.0.113.7:4433: seq=2 time=31.2 ms"
+        );
+        assert_eq!(
+            ping(true).reply(2, &pong()).unwrap(),
+            r#"{"seq":2,"node_id":"abcdefghijklmnop","name":"home","path":{"kind":"direct","addr":"203.0.113.7:4433","via":[]},"rtt_ms":31.234}"#
+        );
+    }
+
+    #[test]
+    fn the_summary_counts_what_got_lost() {
+        let tally = Tally { sent: 3, times: vec![1.0, 4.0] };
+        assert_eq!(
+            tally.summary(),
+            "3 asked, 2 answered, 33% lost; fastest 1.0 ms, mean 2.5 ms, slowest 4.0 ms"
+        );
+        assert_eq!(Tally::default().summary(), "0 asked, 0 answered, 0% lost");
+    }
+}

@@ -1,0 +1,215 @@
+//! `up`: the node itself, in the foreground.
+//!
+//! Starts from the addresses of the settings and those of members met before; remembers new ones every few
+//! minutes and at the end. Runs until SIGINT or SIGTERM, then says goodbye to the mesh.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use net_mesh::Mesh;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::admin::server::Server;
+use crate::home::{Config, Home, SOCKET};
+use crate::{stdout, text};
+
+/// How often members' addresses are written down. Losing one interval costs nothing unless the whole mesh
+/// moves in it.
+const REMEMBER_EVERY: Duration = Duration::from_secs(180);
+
+/// How long looking up one name may take. Two attempts of a usual resolver; a node without names starts
+/// without delay.
+const LOOKUP: Duration = Duration::from_secs(10);
+
+/// How long the end may take: a goodbye over a slow path, and requests under way. A service manager waits
+/// longer before it kills.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Run the node in the foreground, until SIGINT or SIGTERM
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// A local address to listen on [default: any address, a port of the system's choosing]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+    /// A STUN server to ask for this node's address, besides the members
+    #[arg(long, value_name = "HOST:PORT", value_parser = text::parse_host_port)]
+    stun: Vec<String>,
+    /// What to log to stderr, as `tracing` filter directives
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info", value_parser = parse_filter)]
+    log: String,
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Either of the two signals that ask the node to stop.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+impl Up {
+    pub(super) fn run(self, home: &Home) -> anyhow::Result<()> {
+        start_log(&self.log)?;
+        home.require()?;
+        let _lock = home.lock()?;
+        let identity = home.material()?.identity()?;
+        let config = home.config()?;
+        super::block_on(async {
+            // From here on a signal means a clean end, also while names are looked up.
+            let mut signals = StopSignals::new()?;
+            let mesh = tokio::select! {
+                mesh = self.start(identity, &config, home) => mesh?,
+                () = signals.recv() => return Ok(()),
+            };
+            serve(mesh, home, signals).await
+        })
+    }
+
+    async fn start(
+        &self,
+        identity: net_mesh::Identity,
+        config: &Config,
+        home: &Home,
+    ) -> anyhow::Result<Mesh> {
+        let mut builder = Mesh::builder(identity).name(&config.name);
+        for addr in &self.listen {
+            builder = builder.listen(*addr);
+        }
+        for addr in home.remembered() {
+            builder = builder.bootstrap(addr);
+        }
+        for addr in look_up(&config.bootstrap).await {
+            builder = builder.bootstrap(addr);
+        }
+        for addr in look_up(&self.stun).await {
+            builder = builder.stun_server(addr);
+        }
+        builder.start().await.map_err(|error| anyhow!(error))
+    }
+}
+
+pub(super) fn start_log(filter: &str) -> anyhow::Result<()> {
+    use std::io::IsTerminal as _;
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(filter)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init()
+        .map_err(|error| anyhow!("cannot start logging: {error}"))
+}
+
+/// The addresses of `names`, all looked up at once. One that cannot be found is logged and left out: the
+/// others may do.
+async fn look_up(names: &[String]) -> Vec<SocketAddr> {
+    let lookups = names.iter().map(async |name| {
+        match tokio::time::timeout(LOOKUP, tokio::net::lookup_host(name)).await {
+            Ok(Ok(addrs)) => addrs.collect(),
+            Ok(Err(error)) => {
+                tracing::warn!(%name, %error, "an address cannot be looked up");
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::warn!(%name, "an address takes too long to look up");
+                Vec::new()
+            }
+        }
+    });
+    futures_util::future::join_all(lookups).await.concat()
+}
+
+async fn serve(mesh: Mesh, home: &Home, mut signals: StopSignals) -> anyhow::Result<()> {
+    let server = match Server::bind(home.dir()) {
+        Ok(server) => server,
+        Err(error) => {
+            mesh.shutdown().await;
+            return Err(error);
+        }
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut serving = tokio::spawn(server.run(mesh.clone(), async {
+        // A sender that is gone means the same.
+        let _ = stopped.await;
+    }));
+    announce(&mesh, home);
+
+    let failed = tokio::select! {
+        () = signals.recv() => None,
+        () = keep_remembering(&mesh, home) => None,
+        result = &mut serving => Some(result),
+    };
+    tracing::info!("stopping");
+    remember(&mesh, home);
+    drop(stop);
+    let goodbye = async {
+        mesh.shutdown().await;
+        if failed.is_none() {
+            let _ = serving.await;
+        }
+    };
+    tokio::select! {
+        result = tokio::time::timeout(GOODBYE, goodbye) => {
+            if result.is_err() {
+                tracing::warn!("stopped without waiting any longer for requests and goodbyes");
+            }
+        }
+        () = signals.recv() => tracing::warn!("stopped at once"),
+    }
+    match failed {
+        None => Ok(()),
+        Some(Ok(Ok(()))) => {
+            Err(anyhow!("the admin socket was closed: see the log, and start the node again"))
+        }
+        Some(Ok(Err(error))) => Err(error).context("the admin socket failed"),
+        Some(Err(error)) => Err(error).context("the admin socket failed"),
+    }
+}
+
+fn announce(mesh: &Mesh, home: &Home) {
+    let listen: Vec<String> = mesh.local_addrs().iter().map(ToString::to_string).collect();
+    let line = format!(
+        "ready: node {} listening on {}, admin socket {}",
+        mesh.node_id(),
+        listen.join(", "),
+        home.dir().join(SOCKET).display()
+    );
+    // The node works as well where nobody reads this.
+    let _ = stdout::line(&line);
+}
+
+async fn keep_remembering(mesh: &Mesh, home: &Home) {
+    loop {
+        tokio::time::sleep(REMEMBER_EVERY).await;
+        remember(mesh, home);
+    }
+}
+
+/// Writes down where members can be reached. A mesh that nobody is in at the moment does not wipe what is
+/// known from before.
+fn remember(mesh: &Mesh, home: &Home) {
+    let addrs = mesh.member_addrs();
+    if addrs.is_empty() || addrs == home.remembered() {
+        return;
+    }
+    if let Err(error) = home.remember(&addrs) {
+        tracing::warn!(error = format!("{error:#}"), "cannot remember the members' addresses");
+    }
+}

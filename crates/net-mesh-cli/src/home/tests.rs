@@ -1,0 +1,141 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+fn material() -> Material {
+    Material::Secret { secret: MeshSecret::from_bytes([1; 32]), key: NodeKey::from_bytes([2; 32]) }
+}
+
+fn config() -> Config {
+    Config { name: "n".into(), bootstrap: vec!["203.0.113.7:4433".into(), "mesh.example:4433".into()] }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_new_home_can_be_read_back_and_by_its_owner_only() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = Home::locate(Some(&tmp.path().join("deep/er"))).unwrap();
+    home.create(&material(), &config()).unwrap();
+
+    assert_eq!(mode(home.dir()), 0o700);
+    assert_eq!(names(home.dir()), ["config.toml", "lock", "mesh.secret", "node.key"]);
+    for name in names(home.dir()) {
+        assert_eq!(mode(&home.file(&name)), 0o600, "{name}");
+    }
+    let Material::Secret { secret, key } = home.material().unwrap() else { panic!("wrong kind") };
+    assert_eq!((secret.as_bytes(), key.as_bytes()), (&[1; 32], &[2; 32]));
+    assert_eq!(home.config().unwrap(), config());
+}
+
+#[test]
+fn certificates_come_back_as_they_went_in() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = Home::locate(Some(tmp.path())).unwrap();
+    let key = "-----BEGIN PRIVATE KEY-----\n".to_owned();
+    home.create(&Material::Pki { ca: "ca".into(), cert: "cert".into(), key: key.clone() }, &config())
+        .unwrap();
+    let Material::Pki { ca, cert, key: read } = home.material().unwrap() else { panic!("wrong kind") };
+    assert_eq!((ca.as_str(), cert.as_str(), read), ("ca", "cert", key));
+}
+
+#[test]
+fn nothing_is_ever_overwritten() {
+    for name in ["node.key", "mesh.secret", "config.toml", "ca.pem"] {
+        let tmp = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(tmp.path())).unwrap();
+        fs::write(home.file(name), "precious").unwrap();
+        let error = home.create(&material(), &config()).unwrap_err().to_string();
+        assert!(error.contains("never overwritten"), "{error}");
+        assert_eq!(fs::read_to_string(home.file(name)).unwrap(), "precious");
+        assert_eq!(names(home.dir()).iter().filter(|n| *n != "lock").count(), 1);
+    }
+}
+
+#[test]
+fn even_a_dangling_link_is_not_written_through() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = Home::locate(Some(&tmp.path().join("home"))).unwrap();
+    fs::create_dir(home.dir()).unwrap();
+    symlink(tmp.path().join("elsewhere"), home.file("node.key")).unwrap();
+    assert!(home.create(&material(), &config()).is_err());
+    assert!(!tmp.path().join("elsewhere").exists());
+}
+
+#[test]
+fn a_failed_write_leaves_nothing_behind() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = Home::locate(Some(&tmp.path().join("home"))).unwrap();
+    fs::create_dir(home.dir()).unwrap();
+    // A directory in the way of the last temporary name makes writing fail after the others succeeded.
+    fs::create_dir(home.file("node.key.unfinished")).unwrap();
+    assert!(home.create(&material(), &config()).is_err());
+    assert_eq!(names(home.dir()), ["lock", "node.key.unfinished"]);
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused_with_the_cure() {
+    for name in ["node.key", "mesh.secret"] {
+        let tmp = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(tmp.path())).unwrap();
+        home.create(&material(), &config()).unwrap();
+        fs::set_permissions(home.file(name), fs::Permissions::from_mode(0o640)).unwrap();
+        let error = home.material().err().unwrap().to_string();
+        assert!(error.contains(&format!("chmod 600 {}", home.file(name).display())), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_key_is_named() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = Home::locate(Some(tmp.path())).unwrap();
+    home.create(&material(), &config()).unwrap();
+    fs::write(home.file("mesh.secret"), "abc\n").unwrap();
+    let error = home.material().err().unwrap().to_string();
+    assert!(error.contains("mesh.secret is damaged"), "{error}");
+}
+
+#[test]
+fn one_home_has_one_node() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = Home::locate(Some(tmp.path())).unwrap();
+    let lock = home.lock().unwrap();
+    let error = home.lock().unwrap_err().to_string();
+    assert!(error.contains("already running"), "{error}");
+    drop(lock);
+    home.lock().unwrap();
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = Home::locate(Some(tmp.path())).unwrap();
+    for bad in
+        ["name = \"\"", "name = \"a\"\nbootstrap = [\"nowhere\"]", "name = \"a\"\nnames = 3", "name = "]
+    {
+        fs::write(home.file("config.toml"), bad).unwrap();
+        assert!(home.config().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_damage_to_it_is_harmless() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = Home::locate(Some(tmp.path())).unwrap();
+    assert!(home.remembered().is_empty());
+    let addrs: Vec<std::net::SocketAddr> = (1..100).map(|port| ([203, 0, 113, 7], port).into()).collect();
+    home.remember(&addrs).unwrap();
+    assert_eq!(home.remembered(), addrs[..MAX_REMEMBERED]);
+    assert_eq!(names(home.dir()), ["members.json"]);
+    fs::write(home.file("members.json"), "{").unwrap();
+    assert!(home.remembered().is_empty());
+}

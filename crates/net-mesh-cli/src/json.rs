@@ -1,0 +1,262 @@
+//! The JSON that is promised to others: what `--json` prints and what the admin API speaks.
+//!
+//! Fields are only ever added. Times are in milliseconds unless the name says otherwise; ids are whole
+//! node ids as printed; a value that is not known is `null`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use net_mesh::{Event, Mesh, Path, PeerInfo};
+use serde::{Deserialize, Serialize};
+
+use crate::text::millis;
+
+/// `status --json`, `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StatusJson {
+    /// This node.
+    pub node_id: String,
+    /// The name others see.
+    pub name: String,
+    /// The version of the program.
+    pub version: String,
+    /// The mesh it belongs to.
+    pub mesh_id: String,
+    /// The local addresses it listens on.
+    pub listen: Vec<SocketAddr>,
+    /// The addresses others see it at.
+    pub reflexive: Vec<SocketAddr>,
+    /// What is known about its NAT.
+    pub nat: NatJson,
+    /// The address a router maps to it, where one does.
+    pub port_mapping: Option<SocketAddr>,
+    /// How many other members are known.
+    pub peers: usize,
+    /// Discarded inputs by reason; reasons that never occurred are left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What a node knows about its NAT.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NatJson {
+    /// The familiar name.
+    pub class: String,
+    /// How external addresses are chosen.
+    pub mapping: String,
+    /// What is let in.
+    pub filtering: String,
+    /// How external ports are chosen.
+    pub port_rule: String,
+    /// How sure, from 0 to 1.
+    pub confidence: f64,
+    /// How long ago it was found out.
+    pub age_ms: Option<u64>,
+    /// What is missing to know more.
+    pub missing: Option<String>,
+}
+
+/// One element of `peers --json`, `GET /v1/peers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PeerJson {
+    /// Who.
+    pub node_id: String,
+    /// Its name.
+    pub name: String,
+    /// The class of its NAT.
+    pub nat: String,
+    /// How packets get there.
+    pub path: PathJson,
+    /// The round-trip time.
+    pub rtt_ms: Option<f64>,
+    /// `healthy`, `suspect` or `failed`.
+    pub health: String,
+    /// Bytes sent to it.
+    pub tx_bytes: u64,
+    /// Bytes received from it.
+    pub rx_bytes: u64,
+}
+
+/// How packets reach a peer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PathJson {
+    /// `direct`, `relayed` or `none`.
+    pub kind: String,
+    /// The UDP address packets are sent to.
+    pub addr: Option<SocketAddr>,
+    /// The nodes that relay, in order.
+    pub via: Vec<String>,
+}
+
+/// The body of `POST /v1/ping`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PingRequest {
+    /// A name or a prefix of a node id.
+    pub peer: String,
+}
+
+/// The answer of `POST /v1/ping`; `ping --json` puts `seq` before it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PingJson {
+    /// Who answered.
+    pub node_id: String,
+    /// Its name.
+    pub name: String,
+    /// The path that was used.
+    pub path: PathJson,
+    /// The time it took.
+    pub rtt_ms: f64,
+}
+
+/// The answer of `POST /v1/channels/{channel}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PublishedJson {
+    /// How many events the node took.
+    pub accepted: u64,
+}
+
+/// The answer to any request that failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ErrorJson {
+    /// What is wrong, in one sentence.
+    pub error: String,
+    /// How many events had been accepted before, where events were being published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<u64>,
+}
+
+/// One line of `subscribe --json`.
+#[derive(Serialize)]
+pub(crate) struct EventJson<'a> {
+    channel: &'a str,
+    from: String,
+    seq: u64,
+    /// RFC 3339, UTC, by the publisher's clock.
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+    /// Events of this publisher that were lost right before this one; left out where none were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<u64>,
+}
+
+impl<'a> EventJson<'a> {
+    pub(crate) fn of(event: &'a Event) -> Self {
+        let payload = std::str::from_utf8(&event.payload).ok();
+        let payload_base64 = payload.is_none().then(|| data_encoding::BASE64.encode(&event.payload));
+        Self {
+            channel: &event.channel,
+            from: event.from.to_string(),
+            seq: event.seq,
+            time: rfc3339(event.unix_ms),
+            payload,
+            payload_base64,
+            missed: (event.missed > 0).then_some(event.missed),
+        }
+    }
+}
+
+/// The last millisecond of the year 9999, beyond which RFC 3339 has no form. The clock that is read
+/// here is another node's.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+fn rfc3339(unix_ms: u64) -> String {
+    let since = std::time::Duration::from_millis(unix_ms.min(LAST_MS));
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
+}
+
+impl StatusJson {
+    pub(crate) fn of(mesh: &Mesh) -> Self {
+        let status = mesh.status();
+        let nat = status.nat;
+        Self {
+            node_id: status.node_id.to_string(),
+            name: status.name,
+            version: env!("CARGO_PKG_VERSION").into(),
+            mesh_id: mesh.mesh_id().to_string(),
+            listen: status.listen,
+            reflexive: status.reflexive,
+            nat: NatJson {
+                class: nat.class.to_string(),
+                mapping: nat.mapping.to_string(),
+                filtering: nat.filtering.to_string(),
+                port_rule: nat.port_rule.to_string(),
+                // Two digits are all that such a number can honestly have.
+                confidence: (f64::from(nat.confidence) * 100.0).round() / 100.0,
+                age_ms: nat.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+                missing: nat.missing,
+            },
+            port_mapping: status.port_mapping,
+            peers: status.peers,
+            drops: status.drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+        }
+    }
+}
+
+impl From<PeerInfo> for PeerJson {
+    fn from(peer: PeerInfo) -> Self {
+        Self {
+            node_id: peer.node_id.to_string(),
+            name: peer.name,
+            nat: peer.nat.to_string(),
+            path: PathJson::of(&peer.path),
+            rtt_ms: peer.rtt.map(millis),
+            health: peer.health.to_string(),
+            tx_bytes: peer.tx_bytes,
+            rx_bytes: peer.rx_bytes,
+        }
+    }
+}
+
+impl PathJson {
+    pub(crate) fn of(path: &Path) -> Self {
+        Self {
+            kind: path.kind.to_string(),
+            addr: path.addr,
+            via: path.via.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use net_mesh::{Bytes, NodeId};
+
+    use super::*;
+
+    fn event(payload: &'static [u8], missed: u64) -> Event {
+        Event {
+            channel: "c/é".into(),
+            from: NodeId([0; 32]),
+            seq: 3,
+            unix_ms: 1_700_000_000_123,
+            payload: Bytes::from_static(payload),
+            missed,
+        }
+    }
+
+    #[test]
+    fn an_event_with_text_is_text() {
+        let line = serde_json::to_string(&EventJson::of(&event("a \"b\"\n".as_bytes(), 0))).unwrap();
+        let zero = "a".repeat(52);
+        let want = format!(
+            r#"{{"channel":"c/é","from":"{zero}","seq":3,"time":"2023-11-14T22:13:20.123Z","payload":"a \"b\"\n"}}"#
+        );
+        assert_eq!(line, want);
+    }
+
+    #[test]
+    fn an_event_with_other_bytes_is_base64_and_a_gap_is_told() {
+        let json = serde_json::to_value(EventJson::of(&event(&[0xff, 0x00], 4))).unwrap();
+        assert_eq!(json["payload_base64"], "/wA=");
+        assert_eq!(json["missed"], 4);
+        assert!(json.get("payload").is_none());
+    }
+
+    #[test]
+    fn a_clock_from_the_far_future_still_prints() {
+        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59.999Z");
+    }
+}

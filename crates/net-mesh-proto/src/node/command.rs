@@ -1,0 +1,15 @@
+//! What does a wish mean?
+
+use super::{Command, Node};
+use crate::time::Time;
+
+impl Node {
+    pub(super) fn handle_command(&mut self, now: Time, command: Command) {
+        match command {
+            Command::Subscriptions(channels) => self.membership.set_subscriptions(now, channels),
+            Command::Want { peer } => self.dialer.want(now, peer),
+            Command::Reclassify => self.reclassify(now),
+            Command::Leave => self.membership.leave(now, &mut self.heard.membership),
+        }
+    }
+}

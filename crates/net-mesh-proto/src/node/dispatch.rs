@@ -1,0 +1,60 @@
+//! What does an event of the network or of a connection mean to each machine?
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use super::{ConnId, DialId, Direction, GATHER_RTTS, Node};
+use crate::id::NodeId;
+use crate::time::Time;
+
+impl Node {
+    pub(super) fn handle_network(
+        &mut self,
+        now: Time,
+        ips: Vec<IpAddr>,
+        main: [Option<u16>; 2],
+        other: [Option<u16>; 2],
+    ) {
+        self.local.set_network(ips, main, other);
+        self.membership.set_candidates(now, self.local.candidates());
+        self.dialer.network_changed(now);
+        self.traversal_network_changed(now);
+    }
+
+    pub(super) fn dialer_connected(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        direction: Direction,
+        dial: Option<DialId>,
+    ) {
+        if peer == self.id {
+            self.dialer.dialled_self(now, dial);
+        } else {
+            self.dialer.connected(now, peer, direction, dial);
+        }
+    }
+
+    pub(super) fn handle_closed(&mut self, now: Time, conn: ConnId) {
+        let Some(peer) = self.arbiter.peer_of(conn) else { return };
+        let was_session = self.arbiter.session(&peer).is_some();
+        self.arbiter.closed(now, conn, &mut self.heard.arbiter);
+        if !was_session && !self.arbiter.is_connected(&peer) {
+            self.dialer.connection_lost(now, peer);
+        }
+    }
+
+    pub(super) fn handle_rtt(&mut self, now: Time, conn: ConnId, rtt: Duration) {
+        self.arbiter.set_rtt(conn, rtt);
+        self.links_at.get_or_insert(now + GATHER_RTTS);
+    }
+
+    /// The record names the sessions there are.
+    pub(super) fn update_links(&mut self, now: Time) {
+        let milliseconds = |rtt: Duration| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX);
+        let links = self.arbiter.sessions().map(|s| (s.peer, milliseconds(s.rtt))).collect();
+        self.membership.set_links(now, links);
+        self.links_at = None;
+    }
+}

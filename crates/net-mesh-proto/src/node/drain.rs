@@ -1,0 +1,138 @@
+//! Who hears about what a machine did?
+//!
+//! Effects of one machine are inputs of others; they are carried around until nobody has anything left to
+//! say. The chains are short and end: a connection makes a session, a session makes messages, a record
+//! makes a dial, and dials and messages leave the node.
+
+use super::control::Control;
+use super::{ConnId, Event, Node, Output, REPORT_DROPS};
+use crate::drops::DropReason;
+use crate::id::NodeId;
+use crate::peer::dialer::View;
+use crate::time::Time;
+use crate::{membership, peer};
+
+impl Node {
+    pub(super) fn drain(&mut self, now: Time) {
+        loop {
+            if let Some(event) = self.heard.arbiter.pop_event() {
+                self.hear_arbiter(now, event);
+            } else if let Some(event) = self.heard.membership.pop_event() {
+                self.hear_membership(now, event);
+            } else if let Some(event) = self.heard.dialer.pop_event() {
+                self.hear_dialer(event);
+            } else if !self.hear_traversal(now) && !self.look_whom_to_dial(now) {
+                break;
+            }
+        }
+        self.collect_drops(now);
+    }
+
+    fn hear_arbiter(&mut self, now: Time, event: peer::arbiter::Event) {
+        match event {
+            peer::arbiter::Event::Hello(conn, hello) => self.send(conn, &Control::Hello(hello)),
+            peer::arbiter::Event::Adopt(conn, adopt) => self.send(conn, &Control::Adopt(adopt)),
+            peer::arbiter::Event::Close(conn) => {
+                self.outputs.push_back(Output::CloseConnection { conn });
+            }
+            peer::arbiter::Event::Up { peer, conn, .. } => self.session_up(now, peer, conn),
+            peer::arbiter::Event::Down(peer) => self.session_down(now, peer),
+        }
+    }
+
+    /// Also when another connection takes over: what was under way on the old one may be lost, and the
+    /// peer may have restarted and know nothing.
+    fn session_up(&mut self, now: Time, peer: NodeId, conn: ConnId) {
+        self.tell(Event::SessionUp { peer, conn });
+        self.membership.session_up(now, peer, self.id < peer, &mut self.heard.membership);
+        self.dialer.session_up(now, peer);
+        self.update_links(now);
+        self.traversal_session_up(now, peer);
+    }
+
+    fn session_down(&mut self, now: Time, peer: NodeId) {
+        self.tell(Event::SessionDown { peer });
+        self.membership.session_down(&peer);
+        self.dialer.session_down(now, peer);
+        self.update_links(now);
+        self.traversal_session_down(now, peer);
+    }
+
+    fn hear_membership(&mut self, now: Time, event: membership::Event) {
+        match event {
+            membership::Event::Send { to, message } => self.send_to(to, &Control::Membership(message)),
+            membership::Event::Changed { peer, reachability } => {
+                self.tell(Event::MemberChanged { peer });
+                self.dialer.member_changed(now, peer, reachability);
+                self.traversal_member_changed(now, peer);
+            }
+            membership::Event::Gone { peer } => {
+                self.tell(Event::MemberGone { peer });
+                self.dialer.member_gone(now, peer);
+            }
+        }
+    }
+
+    fn hear_dialer(&mut self, event: peer::dialer::Event) {
+        match event {
+            peer::dialer::Event::Dial { dial, peer, addrs } => {
+                self.outputs.push_back(Output::Dial { dial, peer, addrs });
+            }
+            peer::dialer::Event::Failed { peer, addrs, failure } => {
+                self.tell(Event::DialFailed { peer, addrs, failure });
+            }
+        }
+    }
+
+    /// Lets the dialer look around if it is time; returns whether it did. A node that has left dials nobody.
+    fn look_whom_to_dial(&mut self, now: Time) -> bool {
+        let due = self.dialer.poll_timeout().is_some_and(|deadline| deadline.at <= now);
+        if due && self.membership.left() {
+            self.dialer.stop();
+        } else if due {
+            let view =
+                View { local: &self.local, members: self.membership.members(), arbiter: &self.arbiter };
+            self.dialer.handle_timeout(now, view, &mut self.heard.dialer);
+        }
+        due
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn send(&mut self, conn: ConnId, control: &Control) {
+        self.outputs.push_back(Output::Control { conn, bytes: control.encode() });
+    }
+
+    /// Sends in the session with `peer`; a message for whom there is none is not kept.
+    pub(super) fn send_to(&mut self, peer: NodeId, control: &Control) {
+        match self.arbiter.session(&peer) {
+            Some(session) => self.send(session.conn, control),
+            None => self.drops_now(DropReason::StaleConnection),
+        }
+    }
+
+    fn collect_drops(&mut self, now: Time) {
+        self.unreported.add(&self.heard.membership.take_drops());
+        self.unreported.add(&self.heard.arbiter.take_drops());
+        self.unreported.add(&self.heard.dialer.take_drops());
+        if let Some(traversal) = &mut self.traversal {
+            self.unreported.add(&traversal.take_drops());
+        }
+        if self.unreported.iter().next().is_none() {
+            return;
+        }
+        let at = self.last_report.map_or(now, |last| now.max(last + REPORT_DROPS));
+        if at > now {
+            self.report_at = Some(at);
+            return;
+        }
+        let drops = core::mem::take(&mut self.unreported);
+        self.drops.add(&drops);
+        for (reason, count) in drops.iter() {
+            self.tell(Event::Dropped { reason, count });
+        }
+        (self.last_report, self.report_at) = (Some(now), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! What may the outside look at?
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::Node;
+use crate::drops::DropCounts;
+use crate::id::NodeId;
+use crate::membership::{Member, Record};
+use crate::nat::Verdict;
+use crate::peer::{Local, Session};
+use crate::time::Time;
+
+/// Another member, as this node knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberView<'a> {
+    /// What it says of itself.
+    pub record: &'a Record,
+    member: &'a Member,
+}
+
+impl MemberView<'_> {
+    /// How long ago it said so, to the second.
+    #[must_use]
+    pub fn age(&self, now: Time) -> Duration {
+        self.member.age(now)
+    }
+}
+
+/// How much a node remembers of what others can make it remember; each has a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Members, at most [`MAX_MEMBERS`](crate::membership::MAX_MEMBERS).
+    pub members: usize,
+    /// Nodes remembered as gone, at most as many.
+    pub buried: usize,
+    /// Connections, at most [`MAX_CONNECTIONS`](crate::peer::arbiter::MAX_CONNECTIONS) to a peer.
+    pub connections: usize,
+    /// Attempts to connect, at most [`MAX_DIALS`](crate::peer::dialer::MAX_DIALS).
+    pub dials: usize,
+}
+
+impl Node {
+    /// This node's id.
+    #[must_use]
+    pub const fn node_id(&self) -> NodeId {
+        self.id
+    }
+
+    /// This node's own record, as it was last published.
+    #[must_use]
+    pub fn own_record(&self) -> Option<&Record> {
+        self.membership.own()
+    }
+
+    /// The other members, by id.
+    pub fn members(&self) -> impl Iterator<Item = MemberView<'_>> + '_ {
+        self.membership.members().values().map(|member| MemberView { record: member.record(), member })
+    }
+
+    /// One other member.
+    #[must_use]
+    pub fn member(&self, peer: &NodeId) -> Option<MemberView<'_>> {
+        let member = self.membership.members().get(peer)?;
+        Some(MemberView { record: member.record(), member })
+    }
+
+    /// The sessions, by the peer's id.
+    pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
+        self.arbiter.sessions()
+    }
+
+    /// What is known of the NAT in front of this node, for how long, and what was missing where an axis
+    /// stayed unknown.
+    #[must_use]
+    pub fn verdict(&self, now: Time) -> (Verdict, Option<Duration>, Option<&'static str>) {
+        self.traversal_verdict(now)
+    }
+
+    /// The addresses at which others see the main socket, most supported first.
+    #[must_use]
+    pub fn reflexive(&self) -> Vec<SocketAddr> {
+        self.local.reflexive().to_vec()
+    }
+
+    /// This node's own place in the network.
+    #[must_use]
+    pub const fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// What was discarded since the node started.
+    #[must_use]
+    pub fn drops(&self) -> DropCounts {
+        let mut drops = self.drops;
+        drops.add(&self.unreported);
+        drops
+    }
+
+    /// How much is remembered, for holding it to its bounds.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            members: self.membership.members().len(),
+            buried: self.membership.buried(),
+            connections: self.arbiter.connections(),
+            dials: self.dialer.attempts(),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Setting a node up and starting it.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use net_mesh_proto::node::Config;
+use tokio::runtime::Handle;
+
+use crate::channel::ChannelConfig;
+use crate::error::StartError;
+use crate::identity::{Identity, random_32};
+use crate::mesh::{Mesh, Parts};
+use crate::net::{Network, SystemNetwork};
+use crate::socket::{DropCounters, INBOX, MeshSocket};
+
+/// Longest name, in bytes.
+const MAX_NAME: usize = 64;
+
+/// A node about to start.
+#[must_use = "a builder does nothing until `start` is called"]
+pub struct Builder {
+    identity: Identity,
+    name: Option<String>,
+    listen: Vec<SocketAddr>,
+    bootstrap: Vec<SocketAddr>,
+    stun_servers: Vec<SocketAddr>,
+    network: Arc<dyn Network>,
+    channels: ChannelConfig,
+    seed: Option<[u8; 32]>,
+    unix_ms: Option<u64>,
+}
+
+impl Builder {
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            name: None,
+            listen: Vec::new(),
+            bootstrap: Vec::new(),
+            stun_servers: Vec::new(),
+            network: Arc::new(SystemNetwork),
+            channels: ChannelConfig::default(),
+            seed: None,
+            unix_ms: None,
+        }
+    }
+
+    /// The name others see: 1 to 64 bytes without control characters. Default: the start of the id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// An address to listen on, at most one per address family; port 0 lets the system choose.
+    ///
+    /// Default: both families, on all addresses, at ports the system chooses.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen.push(addr);
+        self
+    }
+
+    /// An address at which some member may be found. Without any, the node waits for others to come.
+    pub fn bootstrap(mut self, addr: SocketAddr) -> Self {
+        self.bootstrap.push(addr);
+        self
+    }
+
+    /// A STUN server (RFC 8489) to ask for this node's address besides its peers.
+    pub fn stun_server(mut self, addr: SocketAddr) -> Self {
+        self.stun_servers.push(addr);
+        self
+    }
+
+    /// The network to live on. Default: the machine's.
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// How much a publisher keeps per channel for subscribers that lag behind, in bytes. Default: 16 MiB.
+    pub fn channel_buffer(mut self, bytes: usize) -> Self {
+        self.channels.log_bytes = bytes;
+        self
+    }
+
+    /// How long a subscriber that takes nothing may hold up a publisher whose buffer is full, before it
+    /// loses the oldest events (and is told how many). Default: 5 s.
+    pub fn stall_timeout(mut self, limit: Duration) -> Self {
+        self.channels.stall_timeout = limit;
+        self
+    }
+
+    /// Makes every choice that is not a key follow from `seed`, and the clock of records start at
+    /// `unix_ms`, so that a simulated run can be repeated. Never for a node on a real network: its
+    /// transaction ids would be known to whoever knows the seed.
+    pub fn reproducible(mut self, seed: [u8; 32], unix_ms: u64) -> Self {
+        self.seed = Some(seed);
+        self.unix_ms = Some(unix_ms);
+        self
+    }
+
+    /// Starts the node, on the tokio runtime this is called in. It is fastest on a current-thread runtime
+    /// of its own: packets are not handed between threads then.
+    ///
+    /// # Errors
+    /// If the name or an address cannot be used, or the system refuses a socket.
+    pub async fn start(self) -> Result<Mesh, StartError> {
+        Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        let id = self.identity.node_id();
+        let name = self.name.clone().unwrap_or_else(|| id.short());
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err(StartError::Name(name));
+        }
+        let (inbox, datagrams) = tokio::sync::mpsc::channel(INBOX);
+        let drops = Arc::new(DropCounters::default());
+        let socket = self.bind(inbox, Arc::clone(&drops))?;
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => random_32().map_err(StartError::Random)?,
+        };
+        let unix_ms = self.unix_ms.unwrap_or_else(unix_ms);
+        let config = Config {
+            secret: *self.identity.key.as_bytes(),
+            mesh: self.identity.mesh_id(),
+            name: name.clone(),
+            // Later runs of a node have a later clock; two within one millisecond cannot be.
+            boot: unix_ms,
+            unix_ms,
+            bootstrap: self.bootstrap,
+            stun_servers: self.stun_servers,
+            nat_traversal: cfg!(feature = "nat-traversal"),
+        };
+        Mesh::assemble(Parts {
+            identity: self.identity,
+            name,
+            config,
+            channels: self.channels,
+            seed,
+            quic_seed: self.seed,
+            network: self.network,
+            socket,
+            datagrams,
+            drops,
+        })
+    }
+
+    fn bind(
+        &self,
+        inbox: tokio::sync::mpsc::Sender<crate::socket::Datagram>,
+        drops: Arc<DropCounters>,
+    ) -> Result<Arc<MeshSocket>, StartError> {
+        let any =
+            [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
+        let mut sockets = Vec::new();
+        if self.listen.is_empty() {
+            // A host without IPv6 (or without IPv4) is still a host.
+            sockets.extend(any.iter().filter_map(|addr| self.network.bind(*addr).ok()));
+            if sockets.is_empty() {
+                let source = std::io::Error::other("neither IPv4 nor IPv6 works here");
+                return Err(StartError::Listen { addr: any[0], source });
+            }
+        }
+        for (i, addr) in self.listen.iter().enumerate() {
+            if self.listen[..i].iter().any(|a| a.is_ipv6() == addr.is_ipv6()) {
+                return Err(StartError::TooManyListen(*addr));
+            }
+            let bound = self.network.bind(*addr);
+            sockets.push(bound.map_err(|source| StartError::Listen { addr: *addr, source })?);
+        }
+        let ids = crate::session::connection_ids(&self.identity);
+        MeshSocket::new(sockets, inbox, drops, ids).map_err(StartError::Endpoint)
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,324 @@
+//! The driver: the one place where the protocol machines meet clocks, sockets and connections.
+//!
+//! One task owns the loop that [`Node`] prescribes. Everything that happens arrives as a [`Signal`] in
+//! one bounded queue; everything the node wants done is done here, and nothing is decided here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use net_mesh_proto::drops::DropReason;
+use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
+use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::time::Time;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::mesh::Shared;
+use crate::net::Network;
+use crate::session::{Link, Sessions, close};
+use crate::side::SideSocket;
+use crate::socket::Datagram;
+
+/// Signals waiting for the driver. Connections wait when it is full, so a peer's flood of control
+/// messages becomes back-pressure on that peer.
+pub(crate) const SIGNALS: usize = 1024;
+
+/// How often connections are looked at and the host's addresses compared.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Something that happened.
+pub(crate) enum Signal {
+    /// A connection is up and its peer authenticated.
+    Connected {
+        link: Arc<Link>,
+        direction: Direction,
+        dial: Option<DialId>,
+        remote: SocketAddr,
+        rtt: Duration,
+    },
+    /// An attempt to connect failed.
+    DialFailed { dial: DialId, failure: DialFailure },
+    /// A control message arrived.
+    Control { conn: ConnId, bytes: Vec<u8> },
+    /// A connection has ended.
+    Closed { conn: ConnId },
+    /// A datagram arrived on a socket other than the main one.
+    Side { socket: SocketId, from: SocketAddr, bytes: Bytes },
+    /// The application wants something.
+    Command(Command),
+    /// Say goodbye, and tell when that is done.
+    Leave(oneshot::Sender<()>),
+}
+
+/// The state of the driver's loop.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    sessions: Arc<Sessions>,
+    network: Arc<dyn Network>,
+    signals: mpsc::Receiver<Signal>,
+    inbox: mpsc::Receiver<Datagram>,
+    /// Sockets besides the main one: the other port, and those for classification.
+    sides: BTreeMap<SocketId, SideSocket>,
+    /// Connections, as long as the node has not been told that they ended.
+    links: BTreeMap<ConnId, Arc<Link>>,
+    dials: BTreeMap<DialId, AbortHandle>,
+    ips: Vec<std::net::IpAddr>,
+    /// Where this queue can be reached, without keeping it open.
+    own: mpsc::WeakSender<Signal>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        sessions: Arc<Sessions>,
+        network: Arc<dyn Network>,
+        signals: (mpsc::WeakSender<Signal>, mpsc::Receiver<Signal>),
+        inbox: mpsc::Receiver<Datagram>,
+    ) -> Self {
+        Self {
+            shared,
+            sessions,
+            network,
+            signals: signals.1,
+            own: signals.0,
+            inbox,
+            sides: BTreeMap::new(),
+            links: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            ips: Vec::new(),
+        }
+    }
+
+    /// Runs until every handle to the mesh is gone or the mesh is shut down.
+    pub(crate) async fn run(mut self) {
+        self.open_other_port();
+        self.network_changed();
+        self.drain();
+        let mut tick = tokio::time::interval(TICK);
+        let stop = Arc::clone(&self.shared.stop);
+        loop {
+            let deadline = self.shared.node().poll_timeout().map(|d| self.shared.instant(d.at));
+            let wake = async {
+                match deadline {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.notified() => break,
+                Some((from, bytes)) = self.inbox.recv() => {
+                    self.handle(Input::Datagram { socket: SocketId::MAIN, from, bytes: &bytes });
+                }
+                signal = self.signals.recv() => match signal {
+                    Some(signal) => self.signal(signal),
+                    None => break,
+                },
+                () = wake => {
+                    let now = self.shared.now();
+                    self.shared.node().handle_timeout(now);
+                }
+                _ = tick.tick() => self.tick(),
+            }
+            self.drain();
+        }
+    }
+
+    fn handle(&self, input: Input<'_>) {
+        let now = self.shared.now();
+        self.shared.node().handle(now, input);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Connected { link, direction, dial, remote, rtt } => {
+                let (conn, peer) = (link.id, link.peer);
+                if let Some(dial) = dial {
+                    self.dials.remove(&dial);
+                }
+                self.links.insert(conn, link);
+                self.handle(Input::Connected { conn, peer, direction, dial, remote, rtt });
+            }
+            Signal::DialFailed { dial, failure } => {
+                self.dials.remove(&dial);
+                self.handle(Input::DialFailed { dial, failure });
+            }
+            Signal::Control { conn, bytes } => self.handle(Input::Control { conn, bytes: &bytes }),
+            Signal::Closed { conn } => {
+                self.links.remove(&conn);
+                self.handle(Input::Closed { conn });
+            }
+            Signal::Side { socket, from, bytes } => {
+                self.handle(Input::Datagram { socket, from, bytes: &bytes });
+            }
+            Signal::Command(command) => self.handle(Input::Command(command)),
+            Signal::Leave(done) => {
+                self.handle(Input::Command(Command::Leave));
+                self.drain();
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Carries out everything the node wants.
+    fn drain(&mut self) {
+        loop {
+            // The lock must not be held while the wish is carried out.
+            let output = self.shared.node().poll_output();
+            let Some(output) = output else { break };
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Transmit(t) if t.from == SocketId::MAIN => self.shared.socket.send_raw(t.to, &t.bytes),
+            Output::Transmit(t) => match self.sides.get(&t.from) {
+                Some(side) => side.send(t.to, &t.bytes, &self.shared.drops),
+                None => self.shared.drops.count(DropReason::SendFailed),
+            },
+            Output::OpenSocket { socket, v6 } => self.open_fresh(socket, v6),
+            Output::CloseSocket { socket } => {
+                self.sides.remove(&socket);
+            }
+            Output::Control { conn, bytes } => {
+                if let Some(link) = self.links.get(&conn) {
+                    link.send_control(bytes);
+                }
+            }
+            Output::Dial { dial, peer, addrs } => {
+                let task = tokio::spawn(Arc::clone(&self.sessions).dial(dial, peer, addrs));
+                self.dials.insert(dial, task.abort_handle());
+            }
+            Output::CloseConnection { conn } => {
+                if let Some(link) = self.links.get(&conn) {
+                    link.connection.close(close::DUPLICATE.into(), b"another connection is in use");
+                }
+            }
+            Output::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&self, event: Event) {
+        match event {
+            Event::SessionUp { peer, conn } => {
+                if let Some(link) = self.links.get(&conn) {
+                    tracing::info!(peer = %peer.short(), name = ?self.shared.member_name(&peer), addr = %link.remote, "session up");
+                    self.shared.session_up(Arc::clone(link));
+                }
+            }
+            Event::SessionDown { peer } => {
+                tracing::info!(peer = %peer.short(), name = ?self.shared.member_name(&peer), "session down");
+                self.shared.session_down(&peer);
+            }
+            Event::MemberChanged { peer } => {
+                tracing::debug!(peer = %peer.short(), "record");
+                self.shared.changed();
+            }
+            Event::MemberGone { peer } => {
+                tracing::info!(peer = %peer.short(), "member gone");
+                self.shared.changed();
+            }
+            Event::Reflexive(addrs) => tracing::info!(?addrs, "reflexive addresses"),
+            Event::Classified { verdict, missing } => tracing::info!(
+                class = %verdict.class(), mapping = %verdict.mapping, filtering = %verdict.filtering,
+                confidence = verdict.confidence, missing, "NAT classified"
+            ),
+            Event::DialFailed { peer, addrs, failure } => {
+                self.shared.dial_failed(peer);
+                // An address to start from is the operator's; a peer behind a NAT is everyday.
+                if peer.is_none() {
+                    tracing::warn!(?addrs, ?failure, "no member answered at the address to start from");
+                } else {
+                    tracing::debug!(peer = ?peer.map(|p| p.short()), ?addrs, ?failure, "peer not reached");
+                }
+            }
+            Event::Dropped { reason, count } => tracing::debug!(reason = reason.name(), count, "dropped"),
+        }
+    }
+
+    fn open_other_port(&mut self) {
+        for (v6, at) in [(false, "0.0.0.0:0"), (true, "[::]:0")] {
+            let Some(main) = self.shared.socket.local_addrs().into_iter().find(|a| a.is_ipv6() == v6) else {
+                continue;
+            };
+            // On the same address as the main socket, so that only the port differs.
+            let addr = at.parse().map_or(main, |any: SocketAddr| SocketAddr::new(main.ip(), any.port()));
+            self.open(SocketId::OTHER, addr);
+        }
+    }
+
+    fn open_fresh(&mut self, socket: SocketId, v6: bool) {
+        let main = self.shared.socket.local_addrs().into_iter().find(|a| a.is_ipv6() == v6);
+        let opened = main.and_then(|main| self.open(socket, SocketAddr::new(main.ip(), 0)));
+        match opened {
+            Some(local) => self.handle(Input::SocketOpened { socket, local }),
+            None => self.handle(Input::SocketFailed { socket }),
+        }
+    }
+
+    fn open(&mut self, socket: SocketId, addr: SocketAddr) -> Option<SocketAddr> {
+        let opened = self.network.bind(addr).and_then(|udp| {
+            let side = self.sides.entry(socket).or_default();
+            side.add(udp, socket, self.own.clone())
+        });
+        opened.inspect_err(|error| tracing::warn!(%addr, %error, "socket not opened")).ok()
+    }
+
+    fn network_changed(&mut self) {
+        self.ips = self.network.ips();
+        let main = [false, true].map(|v6| self.shared.socket.port(v6));
+        let other = [false, true].map(|v6| self.sides.get(&SocketId::OTHER).and_then(|s| s.port(v6)));
+        // A socket bound to one address is reachable on that address alone.
+        let bound = self.shared.socket.local_addrs();
+        let reachable = |ip: &std::net::IpAddr| {
+            bound.iter().any(|b| b.is_ipv6() == ip.is_ipv6() && (b.ip().is_unspecified() || b.ip() == *ip))
+        };
+        let ips = self.ips.iter().filter(|ip| reachable(ip)).copied().collect();
+        self.handle(Input::Network { ips, main, other });
+    }
+
+    fn tick(&mut self) {
+        self.shared.socket.slots().sweep();
+        for (conn, link) in &self.links {
+            link.watch();
+            self.handle(Input::Rtt { conn: *conn, rtt: link.connection.rtt() });
+        }
+        if self.network.ips() != self.ips {
+            tracing::info!("the host's addresses changed");
+            self.network_changed();
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for task in self.dials.values() {
+            task.abort();
+        }
+    }
+}
+
+/// The instant that is [`Time::ZERO`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time::from_nanos(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn instant(&self, at: Time) -> Instant {
+        self.start + Duration::from_nanos(at.as_nanos())
+    }
+}

@@ -1,0 +1,570 @@
+//! A running node, as the application holds it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use net_mesh_proto::drops::DropReason;
+use net_mesh_proto::id::{ChannelId, MeshId, NodeId};
+use net_mesh_proto::node::{Command, Config, Node};
+use net_mesh_proto::time::Time;
+use net_mesh_proto::wire::addr::{Scope, scope};
+use quinn::{RecvStream, SendStream};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::builder::Builder;
+use crate::channel::{ChannelConfig, Hub, PublishError, Publisher, SubscribeError, Subscription};
+use crate::driver::{Clock, Driver, SIGNALS, Signal};
+use crate::error::{PeerError, ResolveError, StartError};
+use crate::identity::Identity;
+use crate::net::Network;
+use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Status};
+use crate::session::{HANDSHAKE_TIMEOUT, Link, Services, Sessions, stream};
+use crate::socket::{Datagram, DropCounters, MeshSocket};
+
+/// Streams opened by peers that wait for [`Mesh::accept_stream`]. More are refused.
+const STREAM_BACKLOG: usize = 64;
+
+/// Datagrams from peers that wait for [`Mesh::recv_datagram`]. More are dropped, as datagrams may be.
+const DATAGRAM_BACKLOG: usize = 1024;
+
+/// How long something that needs a session waits for one: an attempt, and a second one.
+const SESSION_WAIT: Duration = Duration::from_secs(2 * HANDSHAKE_TIMEOUT.as_secs());
+
+/// How long a ping waits for its answer.
+const PING_WAIT: Duration = Duration::from_secs(5);
+
+/// How long shutting down waits for subscribers to take what was published.
+const DRAIN_WAIT: Duration = Duration::from_secs(2);
+
+/// What a node is assembled from.
+pub(crate) struct Parts {
+    pub(crate) identity: Identity,
+    pub(crate) name: String,
+    pub(crate) config: Config,
+    pub(crate) channels: ChannelConfig,
+    pub(crate) seed: [u8; 32],
+    pub(crate) quic_seed: Option<[u8; 32]>,
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) socket: Arc<MeshSocket>,
+    pub(crate) datagrams: mpsc::Receiver<Datagram>,
+    pub(crate) drops: Arc<DropCounters>,
+}
+
+/// What the parts of a running node share.
+pub(crate) struct Shared {
+    id: NodeId,
+    name: String,
+    mesh: MeshId,
+    clock: Clock,
+    pub(crate) socket: Arc<MeshSocket>,
+    pub(crate) drops: Arc<DropCounters>,
+    /// Tells the driver to end.
+    pub(crate) stop: Arc<Notify>,
+    node: Mutex<Node>,
+    links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    /// Peers whose session was lost or could not be opened, until one is.
+    failed: Mutex<BTreeMap<NodeId, ()>>,
+    signals: mpsc::Sender<Signal>,
+    /// Counts changes of sessions and members, for those who wait for one.
+    changes: watch::Sender<u64>,
+    hub: Arc<Hub>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn node(&self) -> MutexGuard<'_, Node> {
+        lock(&self.node)
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    pub(crate) fn instant(&self, at: Time) -> Instant {
+        self.clock.instant(at)
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    pub(crate) fn member_name(&self, peer: &NodeId) -> Option<String> {
+        self.node().members().find(|m| m.record.node == *peer).map(|m| m.record.name.clone())
+    }
+
+    pub(crate) fn session_up(&self, link: Arc<Link>) {
+        let (peer, connection) = (link.peer, link.connection.clone());
+        lock(&self.links).insert(peer, link);
+        lock(&self.failed).remove(&peer);
+        self.hub.session_up(peer, connection);
+        self.changed();
+    }
+
+    pub(crate) fn session_down(&self, peer: &NodeId) {
+        lock(&self.links).remove(peer);
+        lock(&self.failed).insert(*peer, ());
+        self.hub.session_down(*peer);
+        self.changed();
+    }
+
+    pub(crate) fn dial_failed(&self, peer: Option<NodeId>) {
+        if let Some(peer) = peer.filter(|p| self.link(p).is_none()) {
+            lock(&self.failed).insert(peer, ());
+        }
+    }
+
+    fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {
+        lock(&self.links).get(peer).cloned()
+    }
+
+    /// Tells the driver without waiting; when its queue is full the wish is repeated by whoever has it.
+    pub(crate) fn command(&self, command: Command) {
+        if self.signals.try_send(Signal::Command(command)).is_err() {
+            self.drops.count(DropReason::QueueFull);
+        }
+    }
+}
+
+/// What channels need to know of the mesh. Holds no strong reference, since the mesh holds the channels.
+#[derive(Default)]
+struct Members(Mutex<Weak<Shared>>);
+
+impl Members {
+    fn shared(&self) -> Option<Arc<Shared>> {
+        lock(&self.0).upgrade()
+    }
+}
+
+impl crate::channel::Membership for Members {
+    fn subscribers(&self, channel: ChannelId) -> Vec<NodeId> {
+        let Some(shared) = self.shared() else { return Vec::new() };
+        let node = shared.node();
+        node.members().filter(|m| m.record.subscribes_to(channel)).map(|m| m.record.node).collect()
+    }
+
+    fn want(&self, peer: NodeId) {
+        if let Some(shared) = self.shared() {
+            shared.command(Command::Want { peer });
+        }
+    }
+
+    fn subscriptions_changed(&self, channels: Vec<ChannelId>) {
+        if let Some(shared) = self.shared() {
+            shared.command(Command::Subscriptions(channels));
+        }
+    }
+}
+
+/// Where peers' streams and datagrams go.
+struct Inbound {
+    hub: Arc<Hub>,
+    streams: mpsc::Sender<(NodeId, SendStream, RecvStream)>,
+    datagrams: mpsc::Sender<(NodeId, Bytes)>,
+    drops: Arc<DropCounters>,
+}
+
+impl Services for Inbound {
+    fn events(
+        &self,
+        peer: NodeId,
+        send: SendStream,
+        recv: RecvStream,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(Arc::clone(&self.hub).serve(peer, send, recv))
+    }
+
+    fn stream(&self, peer: NodeId, send: SendStream, recv: RecvStream) {
+        // Dropping both halves resets the stream, which is how the peer learns of a refusal.
+        if self.streams.try_send((peer, send, recv)).is_err() {
+            self.drops.count(DropReason::QueueFull);
+        }
+    }
+
+    fn datagram(&self, peer: NodeId, payload: Bytes) {
+        if self.datagrams.try_send((peer, payload)).is_err() {
+            self.drops.count(DropReason::QueueFull);
+        }
+    }
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    sessions: Arc<Sessions>,
+    streams: tokio::sync::Mutex<mpsc::Receiver<(NodeId, SendStream, RecvStream)>>,
+    datagrams: tokio::sync::Mutex<mpsc::Receiver<(NodeId, Bytes)>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.stop.notify_one();
+    }
+}
+
+/// A node of a mesh. Cheap to clone; the node stops when the last clone is dropped, or at
+/// [`shutdown`](Self::shutdown), which also says goodbye.
+#[derive(Clone)]
+pub struct Mesh {
+    inner: Arc<Inner>,
+}
+
+impl Mesh {
+    /// Sets up a node with `identity`.
+    pub fn builder(identity: Identity) -> Builder {
+        Builder::new(identity)
+    }
+
+    pub(crate) fn assemble(parts: Parts) -> Result<Self, StartError> {
+        let id = parts.identity.node_id();
+        let (signals, received) = mpsc::channel(SIGNALS);
+        let (streams_tx, streams) = mpsc::channel(STREAM_BACKLOG);
+        let (datagrams_tx, datagrams) = mpsc::channel(DATAGRAM_BACKLOG);
+        let members = Arc::new(Members::default());
+        let hub = Hub::new(parts.channels, id, parts.config.boot, Arc::clone(&members) as _);
+        let clock = Clock::start();
+        let shared = Arc::new(Shared {
+            id,
+            name: parts.name,
+            mesh: parts.identity.mesh_id(),
+            clock,
+            socket: Arc::clone(&parts.socket),
+            drops: Arc::clone(&parts.drops),
+            stop: Arc::default(),
+            node: Mutex::new(Node::new(clock.now(), parts.seed, parts.config)),
+            links: Mutex::default(),
+            failed: Mutex::default(),
+            signals: signals.clone(),
+            changes: watch::channel(0).0,
+            hub: Arc::clone(&hub),
+        });
+        *lock(&members.0) = Arc::downgrade(&shared);
+        let services = Inbound { hub, streams: streams_tx, datagrams: datagrams_tx, drops: parts.drops };
+        let sessions = Sessions::start(
+            parts.identity,
+            parts.quic_seed,
+            parts.socket,
+            signals.clone(),
+            Arc::new(services),
+        )?;
+        let driver = Driver::new(
+            Arc::clone(&shared),
+            Arc::clone(&sessions),
+            parts.network,
+            (signals.downgrade(), received),
+            parts.datagrams,
+        );
+        tokio::spawn(driver.run());
+        let inner = Inner { shared, sessions, streams: streams.into(), datagrams: datagrams.into() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.shared().id
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared().name
+    }
+
+    /// The mesh's id.
+    #[must_use]
+    pub fn mesh_id(&self) -> MeshId {
+        self.shared().mesh
+    }
+
+    /// The addresses this node listens on. The IP is unspecified where it listens on all of the host's.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.shared().socket.local_addrs()
+    }
+
+    /// Publishes an event of at most [`MAX_EVENT`](crate::MAX_EVENT) bytes on `channel`, and returns its
+    /// sequence number: 1 for the first one that this run of the node publishes there.
+    ///
+    /// Every subscriber gets the events of one publisher in order, without loss or duplicates, as long as
+    /// both nodes run. Waits while the channel's buffer is full; see
+    /// [`channel_buffer`](Builder::channel_buffer) and [`stall_timeout`](Builder::stall_timeout).
+    ///
+    /// # Errors
+    /// If the channel's name cannot be used, the event is too large, or the node is shutting down.
+    pub async fn publish(&self, channel: &str, payload: impl Into<Bytes>) -> Result<u64, PublishError> {
+        self.shared().hub.publish(channel, payload.into()).await
+    }
+
+    /// A handle for publishing many events on one channel.
+    ///
+    /// # Errors
+    /// If the channel's name cannot be used.
+    pub fn publisher(&self, channel: &str) -> Result<Publisher, PublishError> {
+        self.shared().hub.publisher(channel)
+    }
+
+    /// Subscribes to `channel`: from now on, and until the subscription is dropped, what any member
+    /// publishes there arrives.
+    ///
+    /// # Errors
+    /// If the channel's name cannot be used, or there are too many subscriptions.
+    pub fn subscribe(&self, channel: &str) -> Result<Subscription, SubscribeError> {
+        self.shared().hub.subscribe(channel)
+    }
+
+    /// The other members, by id.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let shared = self.shared();
+        let mut peers: BTreeMap<NodeId, PeerInfo> = shared
+            .node()
+            .members()
+            .map(|m| (m.record.node, idle(m.record.node, m.record.name.clone(), m.record.verdict.class())))
+            .collect();
+        for peer in lock(&shared.failed).keys() {
+            if let Some(info) = peers.get_mut(peer) {
+                info.health = Health::Failed;
+            }
+        }
+        for (peer, link) in lock(&shared.links).iter() {
+            // A peer whose record has not come yet has no name but its id.
+            let unknown = net_mesh_proto::nat::NatClass::Unknown;
+            let info = peers.entry(*peer).or_insert_with(|| idle(*peer, peer.short(), unknown));
+            let stats = link.connection.stats();
+            info.path = Path::direct(link.remote);
+            info.rtt = Some(link.connection.rtt());
+            info.health = if link.is_suspect() { Health::Suspect } else { Health::Healthy };
+            (info.tx_bytes, info.rx_bytes) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
+        }
+        peers.into_values().collect()
+    }
+
+    /// What this node knows of itself.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shared = self.shared();
+        let node = shared.node();
+        let (verdict, age, missing) = node.verdict(shared.now());
+        let reflexive = node.reflexive();
+        let machine_drops = node.drops();
+        let peers = node.members().count();
+        drop(node);
+        let drops = DropReason::ALL
+            .iter()
+            .map(|r| (r.name(), machine_drops.of(*r) + shared.drops.of(*r)))
+            .filter(|(_, n)| *n > 0)
+            .collect();
+        Status {
+            node_id: shared.id,
+            name: shared.name.clone(),
+            listen: self.local_addrs(),
+            reflexive,
+            nat: Nat {
+                class: verdict.class(),
+                mapping: verdict.mapping,
+                filtering: verdict.filtering,
+                port_rule: verdict.port_rule,
+                confidence: verdict.confidence,
+                age,
+                missing: missing.map(str::to_owned),
+            },
+            port_mapping: None,
+            peers,
+            drops,
+        }
+    }
+
+    /// The name of a member.
+    #[must_use]
+    pub fn member_name(&self, peer: &NodeId) -> Option<String> {
+        if *peer == self.node_id() {
+            return Some(self.name().to_owned());
+        }
+        self.shared().member_name(peer)
+    }
+
+    /// The member that `text` names: by its name, or by its id or the start of it.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn resolve(&self, text: &str) -> Result<NodeId, ResolveError> {
+        let shared = self.shared();
+        let mut known: Vec<(NodeId, String)> =
+            shared.node().members().map(|m| (m.record.node, m.record.name.clone())).collect();
+        known.push((self.node_id(), self.name().to_owned()));
+        let lower = text.to_ascii_lowercase();
+        let by_name = known.iter().filter(|(_, name)| name == text).map(|(id, _)| *id);
+        let mut candidates: Vec<_> = by_name.collect();
+        if candidates.is_empty() && !lower.is_empty() {
+            let by_id = known.iter().filter(|(id, _)| id.to_string().starts_with(&lower));
+            candidates = by_id.map(|(id, _)| *id).collect();
+        }
+        match candidates[..] {
+            [] => Err(ResolveError::Unknown(text.to_owned())),
+            [one] => Ok(one),
+            _ => Err(ResolveError::Ambiguous { text: text.to_owned(), candidates }),
+        }
+    }
+
+    /// Public addresses of members, worth remembering as places to start from, best known first; at
+    /// most 64.
+    #[must_use]
+    pub fn member_addrs(&self) -> Vec<SocketAddr> {
+        let shared = self.shared();
+        let mut addrs: Vec<SocketAddr> = lock(&shared.links).values().map(|l| l.remote).collect();
+        for member in shared.node().members() {
+            addrs.extend(member.record.candidates.iter().filter(|a| scope(a.ip()) == Scope::Global));
+        }
+        let mut seen = std::collections::HashSet::new();
+        addrs.retain(|a| seen.insert(*a));
+        addrs.truncate(64);
+        addrs
+    }
+
+    /// Measures the round trip to `peer` over its session, opening one if there is none.
+    ///
+    /// # Errors
+    /// If the peer is unknown, cannot be reached, or does not answer.
+    pub async fn ping(&self, peer: NodeId) -> Result<Pong, PeerError> {
+        let link = self.session(peer).await?;
+        let broken = |reason: String| PeerError::Broken { peer, reason };
+        let sent = Instant::now();
+        let exchange = async {
+            let (mut send, mut recv) = link.open(stream::PING).await.map_err(|e| broken(e.to_string()))?;
+            send.write_all(b"ping").await.map_err(|e| broken(e.to_string()))?;
+            send.finish().map_err(|e| broken(e.to_string()))?;
+            recv.read_to_end(16).await.map_err(|e| broken(e.to_string()))
+        };
+        match timeout(PING_WAIT, exchange).await {
+            Ok(Ok(answer)) if answer == b"ping" => {
+                Ok(Pong { rtt: sent.elapsed(), path: Path::direct(link.remote) })
+            }
+            Ok(Ok(_)) => Err(broken("it did not answer the ping".to_owned())),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(broken(format!("no answer within {} s", PING_WAIT.as_secs()))),
+        }
+    }
+
+    /// Opens a stream to `peer`, over its session or a new one.
+    ///
+    /// # Errors
+    /// If the peer is unknown or cannot be reached.
+    pub async fn open_stream(&self, peer: NodeId) -> Result<(SendStream, RecvStream), PeerError> {
+        let link = self.session(peer).await?;
+        let opened = link.open(stream::APPLICATION).await;
+        opened.map_err(|e| PeerError::Broken { peer, reason: e.to_string() })
+    }
+
+    /// The next stream that a peer opened. At most 64 wait; more are refused.
+    ///
+    /// # Errors
+    /// If the node is shutting down.
+    pub async fn accept_stream(&self) -> Result<(NodeId, SendStream, RecvStream), PeerError> {
+        self.inner.streams.lock().await.recv().await.ok_or(PeerError::ShutDown)
+    }
+
+    /// Sends a datagram to `peer`: unordered, may be lost. 1100 bytes fit on every path.
+    ///
+    /// # Errors
+    /// If the peer is unknown or cannot be reached, or the payload is too large at present.
+    pub async fn send_datagram(&self, peer: NodeId, payload: &[u8]) -> Result<(), PeerError> {
+        let link = self.session(peer).await?;
+        link.send_datagram(payload).map_err(|error| match error {
+            quinn::SendDatagramError::TooLarge => {
+                let limit = link.connection.max_datagram_size().unwrap_or(1).saturating_sub(1);
+                PeerError::TooLarge { peer, limit }
+            }
+            other => PeerError::Broken { peer, reason: other.to_string() },
+        })
+    }
+
+    /// The next datagram from any peer. At most 1024 wait; more are dropped.
+    ///
+    /// # Errors
+    /// If the node is shutting down.
+    pub async fn recv_datagram(&self) -> Result<(NodeId, Bytes), PeerError> {
+        self.inner.datagrams.lock().await.recv().await.ok_or(PeerError::ShutDown)
+    }
+
+    /// Opens a session with `peer` if there is none.
+    ///
+    /// # Errors
+    /// If the peer is unknown or cannot be reached.
+    pub async fn connect(&self, peer: NodeId) -> Result<(), PeerError> {
+        self.session(peer).await.map(|_| ())
+    }
+
+    async fn session(&self, peer: NodeId) -> Result<Arc<Link>, PeerError> {
+        let shared = self.shared();
+        let mut changes = shared.changes.subscribe();
+        let found = async {
+            loop {
+                if let Some(link) = shared.link(&peer) {
+                    return Ok(link);
+                }
+                let known = shared.node().members().any(|m| m.record.node == peer);
+                if !known {
+                    return Err(PeerError::Unknown(peer));
+                }
+                shared.command(Command::Want { peer });
+                if changes.changed().await.is_err() {
+                    return Err(PeerError::ShutDown);
+                }
+            }
+        };
+        timeout(SESSION_WAIT, found).await.unwrap_or(Err(PeerError::Unreachable(peer)))
+    }
+
+    /// Waits until something changed in who is a member or has a session with this node.
+    pub async fn changed(&self) {
+        let _ = self.shared().changes.subscribe().changed().await;
+    }
+
+    /// Stops the node: gives subscribers up to two seconds to take what was published, tells the mesh
+    /// that it leaves, and closes every session. Other clones of this handle are of no use afterwards.
+    pub async fn shutdown(self) {
+        let shared = self.shared();
+        let _ = timeout(DRAIN_WAIT, shared.hub.drain()).await;
+        let (done, left) = oneshot::channel();
+        if shared.signals.send(Signal::Leave(done)).await.is_ok() {
+            // Bounded: a driver that is gone answers at once, by dropping its end.
+            let _ = timeout(DRAIN_WAIT, left).await;
+            // The goodbye is in the streams' buffers; a round trip lets it leave before they close.
+            let slowest = lock(&shared.links).values().map(|l| l.connection.rtt()).max();
+            tokio::time::sleep(slowest.unwrap_or_default().min(Duration::from_millis(300))).await;
+        }
+        self.inner.sessions.shutdown().await;
+        shared.stop.notify_one();
+    }
+}
+
+/// A member without a session.
+fn idle(node_id: NodeId, name: String, nat: net_mesh_proto::nat::NatClass) -> PeerInfo {
+    PeerInfo {
+        node_id,
+        name,
+        nat,
+        path: Path::NONE,
+        rtt: None,
+        health: Health::Healthy,
+        tx_bytes: 0,
+        rx_bytes: 0,
+    }
+}
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh").field("node", &self.node_id()).field("name", &self.name()).finish()
+    }
+}

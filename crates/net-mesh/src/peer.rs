@@ -1,0 +1,144 @@
+//! What is known of the node and its peers, as the operator sees it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use net_mesh_proto::id::NodeId;
+use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
+
+/// How packets to a peer travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PathKind {
+    /// Straight to its address.
+    Direct,
+    /// Through other members.
+    Relayed,
+    /// Not at all, at present.
+    None,
+}
+
+impl fmt::Display for PathKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Direct => "direct",
+            Self::Relayed => "relayed",
+            Self::None => "none",
+        })
+    }
+}
+
+/// The path to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Of which kind.
+    pub kind: PathKind,
+    /// The UDP address that packets are sent to.
+    pub addr: Option<SocketAddr>,
+    /// The members that relay, in order.
+    pub via: Vec<NodeId>,
+}
+
+impl Path {
+    /// No path.
+    pub(crate) const NONE: Self = Self { kind: PathKind::None, addr: None, via: Vec::new() };
+
+    pub(crate) const fn direct(addr: SocketAddr) -> Self {
+        Self { kind: PathKind::Direct, addr: Some(addr), via: Vec::new() }
+    }
+}
+
+/// How a peer is doing, as far as this node can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// Nothing speaks against it: its session is alive, or none was needed.
+    Healthy,
+    /// It has been silent for longer than it should.
+    Suspect,
+    /// Its session was lost, or none could be opened.
+    Failed,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Healthy => "healthy",
+            Self::Suspect => "suspect",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// Another member of the mesh.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// Its id.
+    pub node_id: NodeId,
+    /// The name it goes by. Names need not be unique.
+    pub name: String,
+    /// What it says of its NAT.
+    pub nat: NatClass,
+    /// How packets get there.
+    pub path: Path,
+    /// The smoothed round-trip time of the session.
+    pub rtt: Option<Duration>,
+    /// How it is doing.
+    pub health: Health,
+    /// Bytes sent to it in UDP payloads over the present session.
+    pub tx_bytes: u64,
+    /// Bytes received from it in UDP payloads over the present session.
+    pub rx_bytes: u64,
+}
+
+/// What is known of the NAT in front of this node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Nat {
+    /// The familiar name.
+    pub class: NatClass,
+    /// How external addresses are chosen (RFC 4787 §4.1).
+    pub mapping: Mapping,
+    /// What is let in (RFC 4787 §5).
+    pub filtering: Filtering,
+    /// How external ports are chosen.
+    pub port_rule: PortRule,
+    /// How sure the verdict is, from 0 to 1.
+    pub confidence: f32,
+    /// How long ago it was reached.
+    pub age: Option<Duration>,
+    /// What is missing for a verdict, where there is none.
+    pub missing: Option<String>,
+}
+
+/// What this node knows of itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Its id.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// The addresses it listens on.
+    pub listen: Vec<SocketAddr>,
+    /// The addresses others see it at.
+    pub reflexive: Vec<SocketAddr>,
+    /// Its NAT.
+    pub nat: Nat,
+    /// The address that the router maps to this node, if it was asked and did.
+    pub port_mapping: Option<SocketAddr>,
+    /// How many other members are known.
+    pub peers: usize,
+    /// What was discarded since the start: reason and count, without the zeros.
+    pub drops: Vec<(&'static str, u64)>,
+}
+
+/// The answer to a ping.
+#[derive(Clone, Debug)]
+pub struct Pong {
+    /// How long it took.
+    pub rtt: Duration,
+    /// Which way it went.
+    pub path: Path,
+}

@@ -1,0 +1,199 @@
+//! One authenticated connection: its control messages, its streams, its datagrams.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use net_mesh_proto::id::NodeId;
+use net_mesh_proto::node::ConnId;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{KEEP_ALIVE, close, control, stream};
+use crate::driver::Signal;
+
+/// Control messages that may wait for one peer. A peer that leaves this many unread has stopped.
+const CONTROL_QUEUE: usize = 256;
+
+/// Datagrams of the application's begin with this byte; the rest are the mesh's own.
+const APPLICATION_DATAGRAM: u8 = 0x01;
+
+/// Silence past the keep-alive after which a session is suspect: the keep-alive and its repetitions
+/// would have been answered.
+const SUSPECT_AFTER: Duration = Duration::from_secs(KEEP_ALIVE.as_secs() + 3);
+
+type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What is done with a peer's streams and datagrams.
+pub(crate) trait Services: Send + Sync + 'static {
+    /// A peer subscribes to a channel of ours.
+    fn events(&self, peer: NodeId, send: SendStream, recv: RecvStream) -> Served;
+    /// A peer opened a stream for the application.
+    fn stream(&self, peer: NodeId, send: SendStream, recv: RecvStream);
+    /// A peer sent the application a datagram.
+    fn datagram(&self, peer: NodeId, payload: Bytes);
+}
+
+/// A connection with a peer.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: ConnId,
+    pub(crate) peer: NodeId,
+    pub(crate) remote: SocketAddr,
+    pub(crate) connection: Connection,
+    control: mpsc::Sender<Vec<u8>>,
+    outgoing: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
+    life: Mutex<Life>,
+}
+
+/// The last authenticated sign of the peer.
+#[derive(Debug)]
+struct Life {
+    frames: u64,
+    at: Instant,
+}
+
+impl Link {
+    pub(super) fn new(id: ConnId, peer: NodeId, remote: SocketAddr, connection: Connection) -> Arc<Self> {
+        let (control, queue) = mpsc::channel(CONTROL_QUEUE);
+        Arc::new(Self {
+            id,
+            peer,
+            remote,
+            connection,
+            control,
+            outgoing: Mutex::new(Some(queue)),
+            life: Mutex::new(Life { frames: 0, at: Instant::now() }),
+        })
+    }
+
+    /// Starts the tasks that serve the connection until it closes.
+    pub(super) fn run(self: &Arc<Self>, signals: mpsc::Sender<Signal>, services: Arc<dyn Services>) {
+        let queue = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(queue) = queue {
+            let connection = self.connection.clone();
+            tokio::spawn(async move {
+                if let Ok(mut send) = connection.open_uni().await {
+                    // What is said here decides whether anything else can be said.
+                    let _ = send.set_priority(1);
+                    if send.write_all(&[stream::CONTROL]).await.is_ok() {
+                        let _ = control::write(send, queue).await;
+                    }
+                }
+            });
+        }
+        tokio::spawn(Arc::clone(self).accept_uni(signals));
+        tokio::spawn(Arc::clone(self).accept_bi(Arc::clone(&services)));
+        tokio::spawn(Arc::clone(self).datagrams(services));
+    }
+
+    /// Queues a control message. A peer that does not read them is disconnected.
+    pub(crate) fn send_control(&self, message: Vec<u8>) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.control.try_send(message) {
+            tracing::warn!(peer = %self.peer.short(), "peer does not read control messages; disconnecting");
+            self.connection.close(close::STALLED.into(), b"control messages unread");
+        }
+    }
+
+    /// Whether the peer has been silent for longer than its keep-alive allows.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).at.elapsed() > SUSPECT_AFTER
+    }
+
+    /// Notes signs of life since the last call. Frames count only once their packet has been decrypted.
+    pub(crate) fn watch(&self) {
+        let rx = self.connection.stats().frame_rx;
+        let frames = rx.acks + rx.ping + rx.stream + rx.datagram + rx.max_data + rx.max_stream_data;
+        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        if life.frames != frames {
+            *life = Life { frames, at: Instant::now() };
+        }
+    }
+
+    /// Sends the application's datagram.
+    pub(crate) fn send_datagram(&self, payload: &[u8]) -> Result<(), quinn::SendDatagramError> {
+        let mut datagram = BytesMut::with_capacity(payload.len() + 1);
+        datagram.put_u8(APPLICATION_DATAGRAM);
+        datagram.put_slice(payload);
+        self.connection.send_datagram(datagram.freeze())
+    }
+
+    /// Opens a bidirectional stream for `purpose`.
+    pub(crate) async fn open(&self, purpose: u8) -> Result<(SendStream, RecvStream), quinn::WriteError> {
+        let (mut send, recv) = self.connection.open_bi().await?;
+        send.write_all(&[purpose]).await?;
+        Ok((send, recv))
+    }
+
+    async fn accept_uni(self: Arc<Self>, signals: mpsc::Sender<Signal>) {
+        let mut control_seen = false;
+        while let Ok(mut recv) = self.connection.accept_uni().await {
+            match read_purpose(&mut recv).await {
+                Some(stream::CONTROL) if !control_seen => {
+                    control_seen = true;
+                    tokio::spawn(Arc::clone(&self).read_control(recv, signals.clone()));
+                }
+                Some(stream::CONTROL) => {
+                    self.connection.close(close::PROTOCOL.into(), b"a second control stream");
+                }
+                // A later version may have purposes that this one does not know.
+                _ => drop(recv),
+            }
+        }
+    }
+
+    async fn read_control(self: Arc<Self>, mut recv: RecvStream, signals: mpsc::Sender<Signal>) {
+        while let Ok(message) = control::read(&mut recv).await {
+            let Some(bytes) = message else {
+                self.connection.close(close::PROTOCOL.into(), b"control message too long");
+                return;
+            };
+            if signals.send(Signal::Control { conn: self.id, bytes }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn accept_bi(self: Arc<Self>, services: Arc<dyn Services>) {
+        while let Ok((send, mut recv)) = self.connection.accept_bi().await {
+            let (peer, services) = (self.peer, Arc::clone(&services));
+            // A stream whose first byte is late must not hold up those behind it.
+            tokio::spawn(async move {
+                match read_purpose(&mut recv).await {
+                    Some(stream::EVENTS) => services.events(peer, send, recv).await,
+                    Some(stream::APPLICATION) => services.stream(peer, send, recv),
+                    Some(stream::PING) => echo(send, recv).await,
+                    _ => {}
+                }
+            });
+        }
+    }
+
+    async fn datagrams(self: Arc<Self>, services: Arc<dyn Services>) {
+        while let Ok(mut datagram) = self.connection.read_datagram().await {
+            if datagram.first() == Some(&APPLICATION_DATAGRAM) {
+                services.datagram(self.peer, datagram.split_off(1));
+            }
+        }
+    }
+}
+
+async fn read_purpose(recv: &mut RecvStream) -> Option<u8> {
+    let mut purpose = [0];
+    recv.read_exact(&mut purpose).await.ok()?;
+    Some(purpose[0])
+}
+
+/// Longest ping that is answered, in bytes.
+const MAX_PING: usize = 64;
+
+async fn echo(mut send: SendStream, mut recv: RecvStream) {
+    if let Ok(bytes) = recv.read_to_end(MAX_PING).await {
+        if send.write_all(&bytes).await.is_ok() {
+            let _ = send.finish();
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Sessions: one QUIC connection per peer, mutual TLS end to end, over the mesh socket.
+//!
+//! This layer opens and accepts connections, checks who is at the other end, and carries control
+//! messages and streams. *Which* connection with a peer is the session is the node's decision.
+//!
+//! Streams begin with a byte that says what they are for ([`stream`]).
+
+mod config;
+mod connection;
+mod control;
+pub(crate) mod stream;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use net_mesh_proto::id::NodeId;
+use net_mesh_proto::node::{ConnId, DialFailure, DialId, Direction};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, TokioRuntime};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+pub use config::SetupError;
+pub(crate) use config::{KEEP_ALIVE, connection_ids};
+pub(crate) use connection::{Link, Services};
+
+use crate::driver::Signal;
+use crate::identity::{Identity, node_of};
+use crate::socket::MeshSocket;
+use crate::socket::slots::SlotId;
+
+/// How long an attempt to connect lasts. QUIC repeats its first packet at 0.3, 0.9, 2.1 and 4.5 s; when
+/// both sides try within the same few seconds, their packets open each other's filters.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Handshakes of strangers worked on at a time; more are refused. One costs about a millisecond of
+/// processor time and 50 KB.
+const MAX_HANDSHAKES: usize = 512;
+
+/// From this many strangers' handshakes on, a newcomer must prove its address first (RFC 9000 §8.1.2).
+const RETRY_ABOVE: usize = 128;
+
+/// Codes that a connection is closed with.
+pub(crate) mod close {
+    /// The node is shutting down.
+    pub(crate) const SHUTDOWN: u32 = 0;
+    /// Another connection with the same peer is the session.
+    pub(crate) const DUPLICATE: u32 = 1;
+    /// The peer broke the protocol.
+    pub(crate) const PROTOCOL: u32 = 2;
+    /// The peer does not read what it is told.
+    pub(crate) const STALLED: u32 = 3;
+    /// This is the node itself.
+    pub(crate) const SELF: u32 = 4;
+}
+
+/// Opens and accepts connections.
+pub(crate) struct Sessions {
+    me: NodeId,
+    identity: Identity,
+    endpoint: Endpoint,
+    socket: Arc<MeshSocket>,
+    signals: mpsc::Sender<Signal>,
+    services: Arc<dyn Services>,
+    handshakes: Arc<Semaphore>,
+    next: AtomicU64,
+}
+
+impl Sessions {
+    /// Starts accepting connections on `socket`.
+    pub(crate) fn start(
+        identity: Identity,
+        seed: Option<[u8; 32]>,
+        socket: Arc<MeshSocket>,
+        signals: mpsc::Sender<Signal>,
+        services: Arc<dyn Services>,
+    ) -> Result<Arc<Self>, crate::StartError> {
+        let endpoint = Endpoint::new_with_abstract_socket(
+            config::endpoint(&identity, seed),
+            Some(config::server(&identity)?),
+            Arc::clone(&socket) as _,
+            Arc::new(TokioRuntime),
+        )
+        .map_err(crate::StartError::Endpoint)?;
+        let sessions = Arc::new(Self {
+            me: identity.node_id(),
+            identity,
+            endpoint,
+            socket,
+            signals,
+            services,
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            next: AtomicU64::new(0),
+        });
+        tokio::spawn(Arc::clone(&sessions).accept());
+        Ok(sessions)
+    }
+
+    async fn accept(self: Arc<Self>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let crowded = self.socket.slots().provisional() > RETRY_ABOVE;
+            if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
+                // Cannot fail: `may_retry` was asked.
+                let _ = incoming.retry();
+                continue;
+            }
+            let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+                incoming.refuse();
+                continue;
+            };
+            match SlotId::of(incoming.remote_address()) {
+                Some(slot) if self.socket.slots().hold(slot) => {
+                    let sessions = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        sessions.answer(incoming, slot).await;
+                        drop(permit);
+                    });
+                }
+                _ => incoming.ignore(),
+            }
+        }
+    }
+
+    async fn answer(&self, incoming: Incoming, slot: SlotId) {
+        let connected = async { incoming.accept()?.await };
+        match timeout(HANDSHAKE_TIMEOUT, connected).await {
+            Ok(Ok(connection)) => self.established(connection, slot, Direction::Incoming, None).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "handshake of a stranger failed");
+                self.socket.slots().release(slot);
+            }
+            Err(_) => self.socket.slots().release(slot),
+        }
+    }
+
+    /// Tries to connect, and tells the node how it went.
+    pub(crate) async fn dial(self: Arc<Self>, dial: DialId, peer: Option<NodeId>, addrs: Vec<SocketAddr>) {
+        if let Err(failure) = self.try_dial(dial, peer, &addrs).await {
+            tracing::debug!(?peer, ?addrs, ?failure, "dial failed");
+            let _ = self.signals.send(Signal::DialFailed { dial, failure }).await;
+        }
+    }
+
+    async fn try_dial(
+        &self,
+        dial: DialId,
+        peer: Option<NodeId>,
+        addrs: &[SocketAddr],
+    ) -> Result<(), DialFailure> {
+        let usable: Vec<_> =
+            addrs.iter().filter(|a| self.socket.port(a.is_ipv6()).is_some()).copied().collect();
+        let slot = self.socket.slots().dial(peer, &usable).ok_or(DialFailure::Unusable)?;
+        match self.connect(peer, slot).await {
+            Ok(connection) => {
+                self.established(connection, slot, Direction::Outgoing, Some(dial)).await;
+                Ok(())
+            }
+            Err(failure) => {
+                self.socket.slots().release(slot);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn connect(&self, peer: Option<NodeId>, slot: SlotId) -> Result<Connection, DialFailure> {
+        let config = config::client(&self.identity, peer).map_err(|_| DialFailure::Unusable)?;
+        // The name is never sent nor checked; QUIC's interface wants one.
+        let connecting =
+            self.endpoint.connect_with(config, slot.addr(), "mesh").map_err(|_| DialFailure::Unusable)?;
+        match timeout(HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(DialFailure::Timeout),
+            Ok(Err(error)) => {
+                tracing::debug!(?peer, %error, "handshake failed");
+                Err(DialFailure::Rejected)
+            }
+        }
+    }
+
+    async fn established(
+        &self,
+        connection: Connection,
+        slot: SlotId,
+        direction: Direction,
+        dial: Option<DialId>,
+    ) {
+        let slots = self.socket.slots();
+        let peer = peer_of(&connection).filter(|peer| *peer != self.me);
+        let route = peer.and_then(|peer| slots.settle(slot, peer));
+        let (Some(peer), Some(remote)) = (peer, route) else {
+            connection.close(close::SELF.into(), b"this is the node itself");
+            slots.release(slot);
+            if let Some(dial) = dial {
+                let failure = DialFailure::Rejected;
+                let _ = self.signals.send(Signal::DialFailed { dial, failure }).await;
+            }
+            return;
+        };
+        let id = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
+        let link = Link::new(id, peer, remote, connection.clone());
+        let rtt = connection.rtt();
+        let connected = Signal::Connected { link: Arc::clone(&link), direction, dial, remote, rtt };
+        if self.signals.send(connected).await.is_err() {
+            return;
+        }
+        link.run(self.signals.clone(), Arc::clone(&self.services));
+        let (socket, signals) = (Arc::clone(&self.socket), self.signals.clone());
+        tokio::spawn(async move {
+            let reason = connection.closed().await;
+            tracing::debug!(?peer, conn = id.0, %reason, "connection closed");
+            socket.slots().release(slot);
+            let _ = signals.send(Signal::Closed { conn: id }).await;
+        });
+    }
+
+    /// Closes every connection and waits until the peers had a chance to hear of it.
+    pub(crate) async fn shutdown(&self) {
+        self.endpoint.close(close::SHUTDOWN.into(), b"shutting down");
+        // Closing connections linger for three timeouts (RFC 9000 §10.2); their first packet has left.
+        let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// Who is at the other end of an authenticated connection.
+fn peer_of(connection: &Connection) -> Option<NodeId> {
+    let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    node_of(identity.first()?)
+}
