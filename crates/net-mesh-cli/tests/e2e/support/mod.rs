@@ -2,6 +2,7 @@
 
 pub(crate) mod net;
 pub(crate) mod node;
+pub(crate) mod pair;
 pub(crate) mod process;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
