@@ -222,7 +222,8 @@ impl PathJson {
 
 #[cfg(test)]
 mod tests {
-    use net_mesh::{Bytes, NodeId};
+    use bytes::Bytes;
+    use net_mesh::NodeId;
 
     use super::*;
 

@@ -112,7 +112,7 @@ impl<'a> Client<'a> {
         }
         let status = response.status();
         let error = match whole::<ErrorJson>(response).await {
-            Ok(ErrorJson { error, accepted: None }) => error,
+            Ok(ErrorJson { error, accepted: None | Some(0) }) => error,
             Ok(ErrorJson { error, accepted: Some(accepted) }) => {
                 format!("{error} (the {accepted} events before it were published)")
             }

@@ -103,7 +103,7 @@ async fn ping(
     let pong = mesh.ping(peer).await?;
     Ok(Json(PingJson {
         node_id: peer.to_string(),
-        name: mesh.member_name(&peer).unwrap_or_default(),
+        name: mesh.member_name(&peer).unwrap_or_else(|| peer.short()),
         path: crate::json::PathJson::of(&pong.path),
         rtt_ms: millis(pong.rtt),
     }))

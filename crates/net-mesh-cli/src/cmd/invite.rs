@@ -16,7 +16,8 @@ const MAX_ADDRS: usize = 8;
 
 /// Print a ticket for the mesh, on one line
 ///
-/// The ticket names addresses to start from: those given, else those at which others see the running node.
+/// The ticket names addresses to start from: those given, else those at which others see the running node, and those of members
+/// it has met.
 #[derive(Debug, Args)]
 pub(super) struct Invite {
     /// An address at which others can reach this node
@@ -50,14 +51,16 @@ fn own_addrs(home: &Home) -> anyhow::Result<Vec<String>> {
         Err(error) => bail!("{error:#}; or give an address of this node with --addr HOST:PORT"),
     };
     let mut addrs = reachable(&status);
-    for addr in home.remembered() {
+    let members = home.remembered().into_iter().filter(|addr| is_global(addr.ip()));
+    for addr in members {
         if !addrs.contains(&addr) {
             addrs.push(addr);
         }
     }
     if addrs.is_empty() {
         bail!(
-            "it is not known at which address others can reach this node: give one with --addr{}",
+            "no address is known at which others can reach this node{}: give one with --addr{}",
+            if admits_strangers(&status) { "" } else { " through its NAT" },
             example(&status)
         );
     }
@@ -65,8 +68,16 @@ fn own_addrs(home: &Home) -> anyhow::Result<Vec<String>> {
     Ok(addrs.iter().map(ToString::to_string).collect())
 }
 
-/// The addresses of a node that may be reached from anywhere.
+/// Whether a stranger's packet may reach the node at all, as far as it knows.
+fn admits_strangers(status: &StatusJson) -> bool {
+    matches!(status.nat.class.as_str(), "direct" | "full-cone" | "unknown")
+}
+
+/// The addresses of the node that may be reached from anywhere.
 fn reachable(status: &StatusJson) -> Vec<SocketAddr> {
+    if !admits_strangers(status) {
+        return status.port_mapping.into_iter().collect();
+    }
     let all = status.port_mapping.iter().chain(&status.reflexive).chain(&status.listen);
     let mut addrs: Vec<SocketAddr> = Vec::new();
     for addr in all {

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use net_mesh::{NodeKey, Ticket};
 
@@ -31,10 +31,8 @@ pub(super) struct Join {
 impl Join {
     pub(super) fn run(self, home: &Home) -> anyhow::Result<()> {
         let text = if self.ticket == "-" { read_ticket()? } else { self.ticket };
-        let ticket: Ticket = text
-            .trim()
-            .parse()
-            .context("cannot use the ticket: copy it again, whole, from `net-mesh invite`")?;
+        let ticket: Ticket =
+            text.trim().parse().map_err(|error| anyhow!("cannot use the ticket: {error}"))?;
         let material = match (ticket.secret, self.pki.read()?) {
             (Some(secret), None) => {
                 Material::Secret { secret, key: NodeKey::generate().context("cannot make a key")? }

@@ -24,8 +24,8 @@ use crate::home::Home;
 #[derive(Debug, Parser)]
 #[command(name = "net-mesh", version, about, max_term_width = 100, propagate_version = true)]
 pub(crate) struct Cli {
-    /// The directory of the node [default: the platform's place for data]
-    #[arg(long, global = true, value_name = "DIR", env = "NET_MESH_HOME", hide_env_values = true)]
+    /// The directory of the node [default: $NET_MESH_HOME, else the platform's place for data]
+    #[arg(long, global = true, value_name = "DIR")]
     home: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -51,7 +51,7 @@ impl Cli {
     /// # Errors
     /// Says what failed and what to do.
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let home = || Home::locate(self.home.as_deref());
+        let home = || Home::locate(self.home.as_deref(), std::env::var_os("NET_MESH_HOME"));
         match self.command {
             Command::Init(init) => init.run(&home()?),
             Command::Invite(invite) => invite.run(&home()?),

@@ -103,7 +103,8 @@ impl Up {
         for addr in look_up(&self.stun).await {
             builder = builder.stun_server(addr);
         }
-        builder.start().await.map_err(|error| anyhow!(error))
+        // Its text names its cause already.
+        builder.start().await.map_err(|error| anyhow!("{error}"))
     }
 }
 

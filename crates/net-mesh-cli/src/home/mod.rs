@@ -18,6 +18,7 @@
 
 mod files;
 
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -107,13 +108,15 @@ impl Material {
 }
 
 impl Home {
-    /// The home given on the command line or in the environment, else the platform's place for data.
+    /// The home given on the command line, else in the environment, else in the platform's place for data.
+    /// An environment variable that is empty is one that is not set.
     ///
     /// # Errors
     /// If none is given and the platform's place cannot be told.
-    pub(crate) fn locate(given: Option<&Path>) -> anyhow::Result<Self> {
-        if let Some(dir) = given.filter(|dir| !dir.as_os_str().is_empty()) {
-            return Ok(Self { dir: dir.to_owned() });
+    pub(crate) fn locate(given: Option<&Path>, environment: Option<OsString>) -> anyhow::Result<Self> {
+        let environment = environment.filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        if let Some(dir) = given.map(Path::to_owned).or(environment) {
+            return Ok(Self { dir });
         }
         let base = etcetera::choose_base_strategy()
             .map_err(|_| anyhow!("cannot tell where to keep data: give --home DIR or set NET_MESH_HOME"))?;
@@ -159,9 +162,10 @@ impl Home {
         match fs::DirBuilder::new().mode(0o700).create(&self.dir) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && self.dir.is_dir() => Ok(false),
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot create the directory {}", self.dir.display()))
-            }
+            Err(error) => Err(anyhow!(
+                "cannot create the directory {}: {error}; choose another --home",
+                self.dir.display()
+            )),
         }
     }
 
@@ -179,8 +183,12 @@ impl Home {
         // The key comes last: with it, the home is whole.
         let mut contents = vec![(CONFIG, config)];
         contents.extend(material.files());
-        files::write_all_new(&self.dir, &contents)
-            .with_context(|| format!("cannot write the node's files in {}", self.dir.display()))
+        files::write_all_new(&self.dir, &contents).map_err(|error| {
+            anyhow!(
+                "cannot write the node's files in {}: {error}; nothing was kept: cure that, or choose another --home",
+                self.dir.display()
+            )
+        })
     }
 
     /// Takes the home's lock.

@@ -10,6 +10,20 @@ fn config() -> Config {
     Config { name: "n".into(), bootstrap: vec!["203.0.113.7:4433".into(), "mesh.example:4433".into()] }
 }
 
+fn at(dir: &Path) -> Home {
+    Home::locate(Some(dir), None).unwrap()
+}
+
+#[test]
+fn the_command_line_beats_the_environment_and_an_empty_variable_is_none() {
+    let (given, set) = (Path::new("given"), Some(OsString::from("set")));
+    assert_eq!(Home::locate(Some(given), set.clone()).unwrap().dir(), given);
+    assert_eq!(Home::locate(None, set).unwrap().dir(), Path::new("set"));
+    let default = Home::locate(None, None).unwrap();
+    assert!(default.dir().ends_with("net-mesh"), "{default:?}");
+    assert_eq!(Home::locate(None, Some(OsString::new())).unwrap().dir(), default.dir());
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -24,7 +38,7 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn a_new_home_can_be_read_back_and_by_its_owner_only() {
     let tmp = tempfile::tempdir().unwrap();
-    let home = Home::locate(Some(&tmp.path().join("deep/er"))).unwrap();
+    let home = at(&tmp.path().join("deep/er"));
     home.create(&material(), &config()).unwrap();
 
     assert_eq!(mode(home.dir()), 0o700);
@@ -40,7 +54,7 @@ fn a_new_home_can_be_read_back_and_by_its_owner_only() {
 #[test]
 fn certificates_come_back_as_they_went_in() {
     let tmp = tempfile::tempdir().unwrap();
-    let home = Home::locate(Some(tmp.path())).unwrap();
+    let home = at(tmp.path());
     let key = "-----BEGIN PRIVATE KEY-----\n".to_owned();
     home.create(&Material::Pki { ca: "ca".into(), cert: "cert".into(), key: key.clone() }, &config())
         .unwrap();
@@ -52,7 +66,7 @@ fn certificates_come_back_as_they_went_in() {
 fn nothing_is_ever_overwritten() {
     for name in ["node.key", "mesh.secret", "config.toml", "ca.pem"] {
         let tmp = tempfile::tempdir().unwrap();
-        let home = Home::locate(Some(tmp.path())).unwrap();
+        let home = at(tmp.path());
         fs::write(home.file(name), "precious").unwrap();
         let error = home.create(&material(), &config()).unwrap_err().to_string();
         assert!(error.contains("never overwritten"), "{error}");
@@ -64,7 +78,7 @@ fn nothing_is_ever_overwritten() {
 #[test]
 fn even_a_dangling_link_is_not_written_through() {
     let tmp = tempfile::tempdir().unwrap();
-    let home = Home::locate(Some(&tmp.path().join("home"))).unwrap();
+    let home = at(&tmp.path().join("home"));
     fs::create_dir(home.dir()).unwrap();
     symlink(tmp.path().join("elsewhere"), home.file("node.key")).unwrap();
     assert!(home.create(&material(), &config()).is_err());
@@ -74,7 +88,7 @@ fn even_a_dangling_link_is_not_written_through() {
 #[test]
 fn a_failed_write_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
-    let home = Home::locate(Some(&tmp.path().join("home"))).unwrap();
+    let home = at(&tmp.path().join("home"));
     fs::create_dir(home.dir()).unwrap();
     // A directory in the way of the last temporary name makes writing fail after the others succeeded.
     fs::create_dir(home.file("node.key.unfinished")).unwrap();
@@ -86,7 +100,7 @@ fn a_failed_write_leaves_nothing_behind() {
 fn a_key_that_others_may_read_is_refused_with_the_cure() {
     for name in ["node.key", "mesh.secret"] {
         let tmp = tempfile::tempdir().unwrap();
-        let home = Home::locate(Some(tmp.path())).unwrap();
+        let home = at(tmp.path());
         home.create(&material(), &config()).unwrap();
         fs::set_permissions(home.file(name), fs::Permissions::from_mode(0o640)).unwrap();
         let error = home.material().err().unwrap().to_string();
@@ -97,7 +111,7 @@ fn a_key_that_others_may_read_is_refused_with_the_cure() {
 #[test]
 fn a_damaged_key_is_named() {
     let tmp = tempfile::tempdir().unwrap();
-    let home = Home::locate(Some(tmp.path())).unwrap();
+    let home = at(tmp.path());
     home.create(&material(), &config()).unwrap();
     fs::write(home.file("mesh.secret"), "abc\n").unwrap();
     let error = home.material().err().unwrap().to_string();
@@ -107,7 +121,7 @@ fn a_damaged_key_is_named() {
 #[test]
 fn one_home_has_one_node() {
     let tmp = tempfile::tempdir().unwrap();
-    let home = Home::locate(Some(tmp.path())).unwrap();
+    let home = at(tmp.path());
     let lock = home.lock().unwrap();
     let error = home.lock().unwrap_err().to_string();
     assert!(error.contains("already running"), "{error}");
@@ -118,7 +132,7 @@ fn one_home_has_one_node() {
 #[test]
 fn settings_that_cannot_be_used_are_refused() {
     let tmp = tempfile::tempdir().unwrap();
-    let home = Home::locate(Some(tmp.path())).unwrap();
+    let home = at(tmp.path());
     for bad in
         ["name = \"\"", "name = \"a\"\nbootstrap = [\"nowhere\"]", "name = \"a\"\nnames = 3", "name = "]
     {
@@ -130,7 +144,7 @@ fn settings_that_cannot_be_used_are_refused() {
 #[test]
 fn what_is_remembered_is_bounded_and_damage_to_it_is_harmless() {
     let tmp = tempfile::tempdir().unwrap();
-    let home = Home::locate(Some(tmp.path())).unwrap();
+    let home = at(tmp.path());
     assert!(home.remembered().is_empty());
     let addrs: Vec<std::net::SocketAddr> = (1..100).map(|port| ([203, 0, 113, 7], port).into()).collect();
     home.remember(&addrs).unwrap();

@@ -57,14 +57,8 @@ impl PairJson {
         self.delivered == self.published
     }
 
-    /// Whether it is at least as good as it should be. Two nodes that happen to dial each other at the
-    /// same moment may get through where nothing promises it.
     fn is_right(&self) -> bool {
-        match self.expected.as_str() {
-            "none" => self.path == "none" || self.is_complete(),
-            "relayed" => self.path != "none" && self.is_complete(),
-            _ => self.path == self.expected && self.is_complete(),
-        }
+        self.path == self.expected && (self.path == "none" || self.is_complete())
     }
 }
 
@@ -100,8 +94,9 @@ impl Report {
     /// What is not as it should be, each in a few words; nothing if all is well.
     pub(super) fn wrong(&self) -> Vec<String> {
         let nodes = self.json.nodes.iter().filter(|node| node.found != node.actual);
-        let mut wrong: Vec<String> =
-            nodes.map(|node| format!("{} found {} instead of {}", node.name, node.found, node.actual)).collect();
+        let mut wrong: Vec<String> = nodes
+            .map(|node| format!("{} found {} instead of {}", node.name, node.found, node.actual))
+            .collect();
         let pairs = self.json.pairs.iter().filter(|pair| !pair.is_right());
         wrong.extend(pairs.map(|pair| {
             let PairJson { from, to, path, expected, delivered, published, .. } = pair;
@@ -171,7 +166,7 @@ impl Report {
         let complete = with_path.iter().filter(|pair| pair.is_complete()).count();
         let _ = writeln!(
             text,
-            "\ndirect   packets go straight from one to the other\n\
+            "\ndirect   packets go straight from one to the other; where both are behind NATs, both dialled at once\n\
              relayed  packets go through another node\n\
              none     there is no way between them\n\
              n/m      only n of m events arrived (without it: all that could)\n\n\
@@ -203,7 +198,7 @@ impl Report {
         if by_reason.is_empty() {
             return String::new();
         }
-        let mut text = "\nWithout a path, because nodes do not introduce or relay for others yet:\n".to_owned();
+        let mut text = "\nWithout a path, because nodes do not relay for others yet:\n".to_owned();
         for (reason, pairs) in by_reason {
             let _ = writeln!(text, "  {reason}:");
             for pair in pairs {

@@ -19,8 +19,10 @@ pub(super) const SEEDS: usize = 2;
 /// The port the seeds listen on.
 pub(super) const SEED_PORT: u16 = 4433;
 
-/// What the nodes have to help a pair: neither introductions nor relays.
-const MEANS: Means = Means { rendezvous: false, relay: false };
+/// What helps a pair. Everybody publishes at once here, so both of a pair want each other, know each other's
+/// addresses from the mesh's records, and dial until their attempts overlap: that does for them what an
+/// introduction does for a pair of which only one side has anything to say. Nobody relays.
+const MEANS: Means = Means { rendezvous: true, relay: false };
 
 /// From the middle of the core to a node's site, one way, in milliseconds: from the next town to another
 /// continent.
@@ -75,8 +77,7 @@ impl World {
             .collect();
         let secret = MeshSecret::from_bytes(bytes(rng.fork("mesh secret")));
         let ip = |node: &Inhabitant| internet.ips(node.host).first().copied();
-        let seeds =
-            nodes[..SEEDS].iter().filter_map(ip).map(|ip| SocketAddr::new(ip, SEED_PORT)).collect();
+        let seeds = nodes[..SEEDS].iter().filter_map(ip).map(|ip| SocketAddr::new(ip, SEED_PORT)).collect();
         (Self { seed, nodes, outlook, seeds, secret, rng }, internet)
     }
 
@@ -92,7 +93,6 @@ impl World {
     pub(super) fn seed_of(&self, node: &Inhabitant) -> [u8; 32] {
         bytes(self.rng.fork(&format!("choices of {}", node.name)))
     }
-
 }
 
 fn places() -> [(&'static str, Chain); 7] {
