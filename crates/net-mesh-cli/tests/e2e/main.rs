@@ -1,0 +1,19 @@
+//! The real program, as its users run it: processes, sockets, signals, JSON.
+//!
+//! | module | where the nodes live |
+//! |---|---|
+//! | `on_a_real_kernel` | behind NATs of the Linux kernel, in network namespaces made by the test |
+//! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
+//! | `loopback` | on loopback, two of them, at full speed |
+//! | `wrong_input` | wherever something is wrong |
+//!
+//! `NET_MESH_BIN` names another build of the program to test, an optimised one for example.
+//!
+//! Nothing here leaves the machine. The modules that need more than loopback can be left out by name;
+//! `cargo xtask test` knows them.
+
+mod loopback;
+mod on_a_real_kernel;
+mod support;
+mod with_coturn;
+mod wrong_input;
