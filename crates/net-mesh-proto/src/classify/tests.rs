@@ -198,6 +198,31 @@ fn without_a_public_helper_there_is_no_verdict() {
 }
 
 #[test]
+fn helpers_that_see_a_private_address_are_on_the_wrong_side_to_judge() {
+    let mut world = World::seeded(5);
+    let a = world.add("192.168.1.5", line(1), None);
+    let p = world.add("203.0.113.1", line(10), None);
+    let h = world.add("203.0.114.2", line(15), None);
+    for (x, y) in [(p, h), (a, p), (a, h)] {
+        world.connect(x, y);
+    }
+    world.run(secs(10), has_verdict);
+    assert_eq!(verdict_of(&world, a), Verdict::UNKNOWN);
+    assert_eq!(world.hosts[a].classifier.missing(), Some(NEEDS_PRIMARY));
+}
+
+#[test]
+fn silence_is_not_judged_before_stragglers_had_their_time() {
+    let mut world = world(17, port_restricted(), |line| line);
+    world.run(secs(10), has_verdict);
+    let (verdict, at) = world.hosts[A].classifier.verdict().expect("a verdict");
+    let sent: Vec<Time> =
+        world.trace.iter().filter(|(_, from, ..)| Some(*from) == verdict.mapped).map(|t| t.0).collect();
+    // The first request located the socket; the sixth slot is the earliest that can complete the proof.
+    assert!(at - sent[6] >= ms(100), "{:?} after the sixth slot", at - sent[6]);
+}
+
+#[test]
 fn a_helper_that_joins_later_brings_the_verdict_at_once() {
     let mut world = World::seeded(6);
     let a = world.add("192.168.1.5", line(20), port_restricted());

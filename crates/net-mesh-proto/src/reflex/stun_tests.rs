@@ -129,6 +129,17 @@ fn an_old_servers_plain_address_is_taken_where_there_is_no_other() {
 }
 
 #[test]
+fn the_answer_that_coturn_gives_to_our_request_is_understood() {
+    // Recorded from coturn 4.6.1; both addresses, RESPONSE-ORIGIN, SOFTWARE, FINGERPRINT.
+    let recorded = unhex(
+        "010100442112a4420102030405060708090a0b0c 002000080001aab85e12a443 0001000800018baa7f000001
+         802b0008000187e77f000001 80220014436f7475726e2d342e362e312027476f72737427 80280004e090b282",
+    );
+    let mapped = "127.0.0.1:35754".parse().unwrap();
+    assert_eq!(Message::parse(&recorded), Ok(Message::BindingResponse { txid: TXID, mapped }));
+}
+
+#[test]
 fn what_is_not_stun_or_not_ours_is_refused_by_its_name() {
     let no_cookie = unhex("000100002112a4430102030405060708090a0b0c");
     assert_eq!(Message::parse(&no_cookie), Err(DropReason::MalformedStun));
