@@ -10,20 +10,16 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::evidence::{self, Evidence, Findings, Series, Views};
-use super::wire::{Message, ProbeOffer, ProbeSetup, Third};
+use super::evidence::{self, Evidence, Findings, Views};
+use super::probing::{MAPPERS, MAX_SLOTS, Probing, Purpose, ROUND, Slot, series};
+use super::wire::{Message, ProbeOffer, ProbeSetup};
 use super::{Event, HelperInfo, SLOT_PACE, is_public};
 use crate::drops::DropReason;
 use crate::id::NodeId;
-use crate::nat::{Filtering, Mapping};
 use crate::outbox::{Outbox, SocketId};
-use crate::reflex::stun::{self, Probe, ProbeToken};
+use crate::reflex::stun::{self, Probe};
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
-
-/// Sockets that ask for mappings. One would do in principle; with two, a NAT that draws from a block of
-/// 512 ports looks endpoint-independent by chance once in 250 000 times instead of once in 512.
-const MAPPERS: usize = 2;
 
 /// How long the system may take to open a socket.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,16 +33,6 @@ const LOCATE_WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration:
 /// How long P may take to offer help. It gives H a second; the rest is for a session that retransmits.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Slots in a round. Silence takes six controlled ones, two are spare.
-const ROUND: usize = 8;
-
-/// Slots in an attempt: four rounds, two to three seconds, which outlasts bursts of half a second.
-const MAX_SLOTS: usize = 4 * ROUND;
-
-/// Requests with P's token from a mapping socket, at most: with one in each slot from the filter socket
-/// they stay below the 64 that P grants.
-const MAX_HEARING: usize = 24;
-
 /// The least and the most time that a probe gets to arrive after its slot. Within these, twice the longest
 /// round trip seen: jitter and reordering may delay a probe more than its control, rarely by a round trip.
 const GRACE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -56,7 +42,6 @@ const MAX_EARLY: usize = 16;
 
 pub(super) const NEEDS_SOCKETS: &str = "a free UDP socket";
 pub(super) const NEEDS_PRIMARY: &str = "two members reachable at public addresses";
-pub(super) const NEEDS_STEADY: &str = "a network that stays the same while it is examined";
 
 /// How an attempt ended.
 #[derive(Clone, Debug)]
@@ -74,23 +59,6 @@ struct Sock {
     port: Option<u16>,
 }
 
-/// Which of the helper's addresses a request went to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Via {
-    Primary,
-    Other,
-    Third,
-}
-
-/// What a request was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// The control of P's probe, from the filter socket.
-    FilterControl { slot: usize },
-    /// How a mapping socket is seen; `slot` where it is also the control of H's probe.
-    View { mapper: usize, via: Via, slot: Option<usize> },
-}
-
 /// A request that was sent from the sockets of this attempt.
 #[derive(Clone, Copy, Debug)]
 struct Ask {
@@ -98,28 +66,6 @@ struct Ask {
     to: SocketAddr,
     sent: Time,
     purpose: Purpose,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    sent: Time,
-    primary_answered: bool,
-    third_answered: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Probing {
-    token: ProbeToken,
-    mapped: SocketAddr,
-    other_addr: Option<SocketAddr>,
-    third: Option<Third>,
-    slots: Vec<Slot>,
-    next: Time,
-    views: [Views; MAPPERS],
-    hearing: usize,
-    other_heard: bool,
-    other_arrived: u32,
-    third_arrived: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -236,7 +182,7 @@ impl Attempt {
         self.slowest = self.slowest.max(now - ask.sent);
         let Stage::Probing(probing) = &mut self.stage else { return None };
         if !probing.note_answer(ask.purpose, mapped) {
-            return Some(Outcome::Failed { missing: NEEDS_STEADY, again: true });
+            return Some(Outcome::Failed { missing: evidence::NEEDS_STEADY, again: true });
         }
         self.conclude(now)
     }
@@ -343,6 +289,10 @@ impl Attempt {
             return None;
         }
         probing.other_heard |= from_other;
+        if from_other {
+            // P may not know it yet, and it is where G must ask.
+            probing.other_addr.get_or_insert(from);
+        }
         if socket == filter {
             probing.other_arrived += u32::from(from_other);
             probing.third_arrived += u32::from(from_third);
@@ -460,131 +410,15 @@ impl Attempt {
             third: None,
         };
         let grace = self.grace();
-        let ripe = || probing.slots.iter().filter(|s| s.sent + grace <= now);
-        let series = |answered: fn(&&Slot) -> bool, arrived: u32| Series {
-            slots: u32::try_from(ripe().count()).unwrap_or(u32::MAX),
-            controlled: u32::try_from(ripe().filter(answered).count()).unwrap_or(u32::MAX),
-            arrived,
-        };
+        let ripe: Vec<&Slot> = probing.slots.iter().filter(|s| s.sent + grace <= now).collect();
+        let from_other = series(ripe.iter().map(|s| s.primary_answered), probing.other_arrived);
+        let from_third = series(ripe.iter().map(|s| s.third_answered), probing.third_arrived);
         Evidence {
             local_ips: self.local_ips.clone(),
             views: core::iter::once(filter).chain(probing.views).collect(),
             other_heard: probing.other_heard,
-            from_other: series(|s| s.primary_answered, probing.other_arrived),
-            from_third: series(|s| s.third_answered, probing.third_arrived),
+            from_other,
+            from_third,
         }
-    }
-}
-
-type Question = (SocketId, SocketAddr, Purpose, Option<Probe>);
-
-impl Probing {
-    /// What the next slot asks.
-    fn questions(
-        &mut self,
-        primary: SocketAddr,
-        filter: SocketId,
-        mappers: [SocketId; MAPPERS],
-    ) -> Vec<Question> {
-        let slot = self.slots.len();
-        let probe = Probe { token: self.token, slot: u8::try_from(slot).unwrap_or(u8::MAX) };
-        let mut questions = Vec::new();
-        questions.push((filter, primary, Purpose::FilterControl { slot }, Some(probe)));
-        for (mapper, socket) in mappers.into_iter().enumerate() {
-            let view = self.views[mapper];
-            let purpose = |via, slot| Purpose::View { mapper, via, slot };
-            let listening = mapper == 0 && !self.other_heard;
-            if listening && self.hearing < MAX_HEARING {
-                self.hearing += 1;
-                questions.push((socket, primary, purpose(Via::Primary, None), Some(probe)));
-            } else if view.primary.is_none() {
-                questions.push((socket, primary, purpose(Via::Primary, None), None));
-            }
-            if let Some(other) = self.other_addr.filter(|_| view.other.is_none() || listening) {
-                questions.push((socket, other, purpose(Via::Other, None), None));
-            }
-            let Some(third) = self.third.filter(|t| t.reachable) else { continue };
-            if mapper == 0 {
-                questions.push((socket, third.addr, purpose(Via::Third, Some(slot)), Some(probe)));
-            } else if view.third.is_none() {
-                questions.push((socket, third.addr, purpose(Via::Third, None), None));
-            }
-        }
-        questions
-    }
-
-    /// Notes an answer; false if it shows that the ground has moved.
-    fn note_answer(&mut self, purpose: Purpose, mapped: SocketAddr) -> bool {
-        match purpose {
-            Purpose::FilterControl { slot } => {
-                if let Some(slot) = self.slots.get_mut(slot) {
-                    slot.primary_answered = true;
-                }
-                mapped == self.mapped
-            }
-            Purpose::View { mapper, via, slot } => {
-                if let Some(slot) = slot.and_then(|s| self.slots.get_mut(s)) {
-                    slot.third_answered = true;
-                }
-                self.other_heard |= via == Via::Other;
-                let views = &mut self.views[mapper];
-                let view = match via {
-                    Via::Primary => &mut views.primary,
-                    Via::Other => &mut views.other,
-                    Via::Third => &mut views.third,
-                };
-                *view.get_or_insert(mapped) == mapped
-            }
-        }
-    }
-
-    /// Whether so many rounds are over, grace included.
-    fn over(&self, rounds: usize, now: Time, grace: Duration) -> bool {
-        self.slots.get(rounds * ROUND - 1).is_some_and(|s| s.sent + grace <= now)
-    }
-
-    /// Whether H can be expected to answer requests.
-    fn third_answers(&self, now: Time, grace: Duration) -> bool {
-        self.third.is_some_and(|t| t.reachable)
-            && (!self.over(2, now, grace) || self.slots.iter().any(|s| s.third_answered))
-    }
-
-    fn filter_is_settled(
-        &self,
-        findings: &Findings,
-        evidence: &Evidence,
-        now: Time,
-        grace: Duration,
-    ) -> bool {
-        let third_answers = self.third_answers(now, grace);
-        match findings.filtering {
-            Filtering::EndpointIndependent | Filtering::AddressDependent => true,
-            // Certain already, but H's silence agrees with it and costs nothing.
-            Filtering::AddressAndPortDependent => {
-                !third_answers || evidence.from_third.is_silent() || self.over(2, now, grace)
-            }
-            Filtering::Unknown => {
-                let only_third_can_tell = self.other_arrived > 0 && !third_answers;
-                only_third_can_tell && (self.third.is_none() || self.over(1, now, grace))
-            }
-        }
-    }
-
-    fn mapping_is_settled(&self, findings: &Findings, now: Time, grace: Duration) -> bool {
-        let third_answers = self.third_answers(now, grace);
-        let complete = self.views.iter().all(|v| {
-            v.primary.is_some()
-                && (v.other.is_some() || self.other_addr.is_none())
-                && (v.third.is_some() || !third_answers)
-        });
-        let enough = match findings.mapping {
-            Mapping::Unknown => !third_answers,
-            Mapping::None
-            | Mapping::EndpointIndependent
-            | Mapping::AddressDependent
-            | Mapping::AddressAndPortDependent
-            | Mapping::EndpointDependent => true,
-        };
-        complete || (enough && self.over(1, now, grace))
     }
 }

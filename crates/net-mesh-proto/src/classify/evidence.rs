@@ -15,7 +15,7 @@
 //! number of such slots that it takes grows with the loss seen, see [`Series::is_silent`].
 //!
 //! **Port rule.** All external ports are the local ones: preserving. At least three distinct ones, each within
-//! [`SEQUENTIAL_STEP`] of its neighbour when sorted: sequential. Otherwise random; fewer: unknown.
+//! 16 of its neighbour when sorted: sequential. Otherwise random; fewer: unknown.
 //!
 //! **Confidence** of an axis is 1 minus the chance that the evidence came about otherwise: a proof
 //! (arrival, disagreement, a local address) gives 1; `k` silent slots at loss `p` give `1 - p^k`; agreement
@@ -52,6 +52,9 @@ pub const NEEDS_THIRD: &str = "a second member reachable at a public address, on
 pub const NEEDS_AGREEMENT: &str = "members that agree on whether there is a NAT";
 /// What silence needs to mean something.
 pub const NEEDS_ANSWERS: &str = "more answers from the members that help: too much is lost";
+
+/// What any attempt needs.
+pub const NEEDS_STEADY: &str = "a network that stays the same while it is examined";
 
 /// A series of probes from one source, and their controls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,7 +176,7 @@ impl Findings {
     /// What two attempts found together. An axis on which they contradict each other becomes unknown.
     #[must_use]
     pub fn merge(self, later: Self) -> Self {
-        let mut merged = self;
+        let (mut merged, mut contradicted) = (self, false);
         match (self.mapping, later.mapping) {
             (_, Mapping::Unknown) => {}
             (a, b) if a == b => {
@@ -185,7 +188,7 @@ impl Findings {
                 merged.mapping_confidence = later.mapping_confidence;
             }
             (Mapping::AddressDependent | Mapping::AddressAndPortDependent, Mapping::EndpointDependent) => {}
-            _ => merged.mapping = Mapping::Unknown,
+            _ => (merged.mapping, contradicted) = (Mapping::Unknown, true),
         }
         match (self.filtering, later.filtering) {
             (_, Filtering::Unknown) => {}
@@ -196,13 +199,19 @@ impl Findings {
                 merged.filtering = later.filtering;
                 merged.filtering_confidence = later.filtering_confidence;
             }
-            _ => merged.filtering = Filtering::Unknown,
+            _ => (merged.filtering, contradicted) = (Filtering::Unknown, true),
         }
         if later.port_rule != PortRule::Unknown {
             merged.port_rule = later.port_rule;
         }
         merged.mapped = later.mapped.or(self.mapped);
-        merged.missing = if merged.is_complete() { None } else { later.missing.or(self.missing) };
+        merged.missing = if contradicted {
+            Some(NEEDS_STEADY)
+        } else if merged.is_complete() {
+            None
+        } else {
+            later.missing.or(self.missing)
+        };
         merged
     }
 }
@@ -299,5 +308,208 @@ fn port_rule(evidence: &Evidence) -> PortRule {
         PortRule::Sequential
     } else {
         PortRule::Random
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    const LOCAL: &str = "198.51.100.7";
+
+    fn at(ip: &str, port: u16) -> Option<SocketAddr> {
+        Some(SocketAddr::new(ip.parse().unwrap(), port))
+    }
+
+    /// How a socket at local port 5000 + `n` looks through a NAT that maps as `mapping` does.
+    fn views(mapping: Mapping, n: u16) -> Views {
+        let local_port = 5000 + n;
+        let base = 20_000 + n * 100;
+        let [primary, other, third] = match mapping {
+            Mapping::None => [local_port; 3],
+            Mapping::EndpointIndependent | Mapping::Unknown => [base; 3],
+            Mapping::AddressDependent => [base, base, base + 40],
+            Mapping::AddressAndPortDependent | Mapping::EndpointDependent => [base, base + 20, base + 40],
+        };
+        Views { local_port, primary: at(LOCAL, primary), other: at(LOCAL, other), third: at(LOCAL, third) }
+    }
+
+    fn full(mapping: Mapping, filtering: Filtering) -> Evidence {
+        let controls = Series { slots: 8, controlled: 8, arrived: 0 };
+        let arrived = |yes: bool| Series { arrived: u32::from(yes), ..controls };
+        Evidence {
+            local_ips: if mapping == Mapping::None { vec![LOCAL.parse().unwrap()] } else { vec![] },
+            views: vec![
+                Views { other: None, third: None, ..views(mapping, 0) },
+                views(mapping, 1),
+                views(mapping, 2),
+            ],
+            other_heard: true,
+            from_other: arrived(filtering != Filtering::AddressAndPortDependent),
+            from_third: arrived(filtering == Filtering::EndpointIndependent),
+        }
+    }
+
+    const MAPPINGS: [Mapping; 4] = [
+        Mapping::None,
+        Mapping::EndpointIndependent,
+        Mapping::AddressDependent,
+        Mapping::AddressAndPortDependent,
+    ];
+    const FILTERS: [Filtering; 3] =
+        [Filtering::EndpointIndependent, Filtering::AddressDependent, Filtering::AddressAndPortDependent];
+
+    #[test]
+    fn full_evidence_gives_both_axes_of_every_nat() {
+        for mapping in MAPPINGS {
+            for filtering in FILTERS {
+                let found = judge(&full(mapping, filtering));
+                assert_eq!((found.mapping, found.filtering, found.missing), (mapping, filtering, None));
+                assert!(found.verdict().confidence > 0.999, "{found:?}");
+            }
+        }
+    }
+
+    /// `evidence` without the pieces whose bits are set in `without`.
+    fn damaged(mut evidence: Evidence, without: u32) -> Evidence {
+        let gone = |bit: u32| without & (1 << bit) != 0;
+        for (n, bit) in [(1, 0), (2, 3)] {
+            let views = &mut evidence.views[n];
+            views.primary = views.primary.filter(|_| !gone(bit));
+            views.other = views.other.filter(|_| !gone(bit + 1));
+            views.third = views.third.filter(|_| !gone(bit + 2));
+        }
+        evidence.other_heard &= !gone(6);
+        for (series, bit) in [(&mut evidence.from_other, 7), (&mut evidence.from_third, 9)] {
+            // Without controls; or, with few of them, without the probes as well.
+            if gone(bit) {
+                series.controlled = 0;
+            }
+            if gone(bit + 1) {
+                series.arrived = 0;
+                series.controlled = series.controlled.min(5);
+            }
+        }
+        evidence
+    }
+
+    #[test]
+    fn whatever_pieces_are_missing_the_findings_are_right_or_unknown() {
+        for mapping in MAPPINGS {
+            for filtering in FILTERS {
+                for without in 0..1 << 11 {
+                    let evidence = damaged(full(mapping, filtering), without);
+                    let found = judge(&evidence);
+                    let vague = found.mapping == Mapping::EndpointDependent
+                        && matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
+                    let context = std::format!("{mapping} {filtering} {without:#b} {found:?}");
+                    assert!(
+                        found.mapping == mapping || found.mapping == Mapping::Unknown || vague,
+                        "{context}"
+                    );
+                    assert!([filtering, Filtering::Unknown].contains(&found.filtering), "{context}");
+                    assert_eq!(found.missing.is_some(), !found.is_complete(), "{context}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_missing_piece_is_named() {
+        let no_third =
+            damaged(full(Mapping::EndpointIndependent, Filtering::AddressDependent), 0b110_0010_0100);
+        let found = judge(&no_third);
+        assert_eq!((found.mapping, found.filtering), (Mapping::Unknown, Filtering::Unknown));
+        assert_eq!(found.missing, Some(NEEDS_THIRD));
+        let mute = Evidence {
+            other_heard: false,
+            ..full(Mapping::EndpointIndependent, Filtering::AddressAndPortDependent)
+        };
+        assert_eq!(judge(&mute).missing, Some(NEEDS_ANSWERS));
+        assert_eq!(judge(&Evidence::default()).missing, Some(NEEDS_ANSWERS));
+    }
+
+    #[test]
+    fn two_ports_of_one_helper_are_enough_to_know_a_symmetric_nat() {
+        let mut evidence = full(Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent);
+        evidence.from_third = Series::default();
+        for views in &mut evidence.views {
+            views.third = None;
+        }
+        let found = judge(&evidence);
+        assert_eq!(found.mapping, Mapping::AddressAndPortDependent);
+        assert_eq!(found.filtering, Filtering::AddressAndPortDependent);
+    }
+
+    #[test]
+    fn helpers_that_disagree_about_a_local_address_give_no_mapping() {
+        let mut evidence = full(Mapping::None, Filtering::EndpointIndependent);
+        evidence.views[1].third = at("203.0.113.50", 5001);
+        let found = judge(&evidence);
+        assert_eq!((found.mapping, found.missing), (Mapping::Unknown, Some(NEEDS_AGREEMENT)));
+    }
+
+    #[test]
+    fn equal_mappings_of_one_socket_by_chance_do_not_hide_the_other_sockets_difference() {
+        let mut evidence = full(Mapping::AddressDependent, Filtering::AddressDependent);
+        evidence.views[1].third = evidence.views[1].primary;
+        assert_eq!(judge(&evidence).mapping, Mapping::AddressDependent);
+    }
+
+    #[test]
+    fn silence_takes_six_controlled_slots_and_more_where_more_is_lost() {
+        let silent = |slots, controlled| Series { slots, controlled, arrived: 0 }.is_silent();
+        assert!(silent(6, 6) && !silent(5, 5));
+        assert!(silent(8, 7) && !silent(8, 6));
+        assert!(silent(12, 9) && !silent(12, 8));
+        assert!(silent(18, 12) && !silent(17, 11));
+        assert!(silent(40, 20) && !silent(38, 19));
+        assert!(!silent(200, 99), "nothing follows where more than half is lost");
+        assert!(!Series { slots: 32, controlled: 32, arrived: 1 }.is_silent(), "an arrival is not silence");
+    }
+
+    #[test]
+    fn confidence_grows_with_the_number_of_slots_and_halves_for_an_unknown_axis() {
+        let mut evidence = full(Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+        let confidence = |evidence: &Evidence| judge(evidence).verdict().confidence;
+        evidence.from_other = Series { slots: 9, controlled: 6 + 3, arrived: 0 };
+        let many = confidence(&evidence);
+        evidence.from_other = Series { slots: 7, controlled: 6, arrived: 0 };
+        let few = confidence(&evidence);
+        assert!(0.999 < few && few < many && many <= 1.0, "{few} {many}");
+        evidence.other_heard = false;
+        let half = confidence(&evidence);
+        assert!((0.49..=0.5).contains(&half), "{half}");
+        assert!(confidence(&Evidence::default()) == 0.0);
+    }
+
+    #[test]
+    fn port_rules_follow_from_the_ports() {
+        let rule = |ports: &[u16]| {
+            let views =
+                ports.iter().map(|p| Views { local_port: 7, primary: at(LOCAL, *p), ..Views::default() });
+            port_rule(&Evidence { views: views.collect(), ..Evidence::default() })
+        };
+        assert_eq!(rule(&[7, 7]), PortRule::Preserving);
+        assert_eq!(rule(&[100, 103, 101, 117]), PortRule::Sequential);
+        assert_eq!(rule(&[100, 103, 130]), PortRule::Random);
+        assert_eq!(rule(&[100, 103]), PortRule::Unknown);
+        assert_eq!(rule(&[]), PortRule::Unknown);
+    }
+
+    #[test]
+    fn attempts_complete_each_other_and_contradictions_become_unknown() {
+        let whole = judge(&full(Mapping::AddressDependent, Filtering::AddressDependent));
+        let mapping_only = Findings { filtering: Filtering::Unknown, missing: Some(NEEDS_ANSWERS), ..whole };
+        let filter_only = Findings { mapping: Mapping::Unknown, missing: Some(NEEDS_THIRD), ..whole };
+        assert_eq!(mapping_only.merge(filter_only), whole);
+        let vague = Findings { mapping: Mapping::EndpointDependent, ..whole };
+        assert_eq!(vague.merge(whole), whole);
+        assert_eq!(whole.merge(vague), whole);
+        let other = judge(&full(Mapping::EndpointIndependent, Filtering::EndpointIndependent));
+        let merged = whole.merge(other);
+        assert_eq!((merged.mapping, merged.filtering), (Mapping::Unknown, Filtering::Unknown));
+        assert_eq!(merged.missing, Some(NEEDS_STEADY));
     }
 }

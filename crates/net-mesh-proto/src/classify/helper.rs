@@ -315,3 +315,7 @@ impl Prober {
         self.grants.len()
     }
 }
+
+#[cfg(test)]
+#[path = "helper_tests.rs"]
+mod tests;

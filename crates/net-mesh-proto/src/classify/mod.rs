@@ -51,6 +51,7 @@
 mod attempt;
 pub mod evidence;
 mod helper;
+mod probing;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -263,7 +264,8 @@ impl Classifier {
     pub fn set_local(&mut self, now: Time, mut ips: Vec<IpAddr>, out: &mut Outbox<Event>) {
         ips.sort_unstable();
         ips.dedup();
-        if ips != self.local_ips || self.current.is_none() {
+        let first = self.current.is_none() && matches!(self.state, State::Idle(None));
+        if first || ips != self.local_ips {
             self.local_ips = ips;
             self.network_changed(now, out);
         }

@@ -111,3 +111,68 @@ const fn code(kind: Kind) -> u16 {
         Kind::Refused => PROBE_REFUSED,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::classify::wire::{ProbeGrant, ProbeOffer, ProbeReady, ProbeRefused, ProbeSetup, Refusal};
+    use crate::id::NodeId;
+    use crate::reflex::stun::ProbeToken;
+
+    fn one_of_each() -> Vec<(u16, Control)> {
+        let mapped = "198.51.100.7:40000".parse().unwrap();
+        let (token, txid) = (ProbeToken(5), 9);
+        let (from, to) = (NodeId([0; 32]), NodeId([0xff; 32]));
+        let membership = Control::Membership;
+        vec![
+            (0x0001, Control::Hello(Hello { version: 1, boot: 2, has_session: false })),
+            (0x0002, Control::Adopt(Adopt { count: 3 })),
+            (0x0101, membership(membership::Message::Digest(Digest { from, to, entries: vec![] }))),
+            (0x0102, membership(membership::Message::Records(Records { items: vec![] }))),
+            (0x0103, membership(membership::Message::Want(Want { ids: vec![from] }))),
+            (0x0201, Control::Classify(Classify::Setup(ProbeSetup { txid, mapped, exclude: vec![] }))),
+            (0x0202, Control::Classify(Classify::Grant(ProbeGrant { token, target: mapped, count: 1 }))),
+            (0x0203, Control::Classify(Classify::Ready(ProbeReady { token, accepted: true }))),
+            (
+                0x0204,
+                Control::Classify(Classify::Offer(ProbeOffer { txid, token, other_addr: None, third: None })),
+            ),
+            (0x0205, Control::Classify(Classify::Refused(ProbeRefused { txid, reason: Refusal::Busy }))),
+        ]
+    }
+
+    #[test]
+    fn every_kind_has_its_number_and_survives_the_journey() {
+        for (kind, control) in one_of_each() {
+            let bytes = control.encode();
+            assert_eq!(bytes[..2], kind.to_be_bytes(), "{control:?}");
+            assert_eq!(Control::parse(&bytes), Ok(control));
+        }
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_malformed() {
+        for (_, control) in one_of_each() {
+            let bytes = control.encode();
+            for end in 0..bytes.len() {
+                assert!(
+                    matches!(Control::parse(&bytes[..end]), Err(ControlError::Malformed(_))),
+                    "{control:?} cut at {end}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_adoption_has_these_bytes_with_its_kind() {
+        let bytes = Control::Adopt(Adopt { count: 3 }).encode();
+        assert_eq!(bytes, [0, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_is_named_and_not_an_error_of_form() {
+        assert_eq!(Control::parse(&[0x77, 0x01, 1, 2]), Err(ControlError::UnknownKind(0x7701)));
+    }
+}

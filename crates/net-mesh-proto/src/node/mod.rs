@@ -10,6 +10,40 @@
 //! connection once the peer is authenticated. Control messages then travel as opaque byte strings,
 //! reliably and in order, one sequence per connection and direction.
 //!
+//! ```
+//! use net_mesh_proto::id::MeshId;
+//! use net_mesh_proto::node::{Config, Input, Node, Output};
+//! use net_mesh_proto::time::Time;
+//!
+//! let start = Time::from_millis(1_000);
+//! let config = Config {
+//!     secret: [1; 32],
+//!     mesh: MeshId::of_root(b"the root's public key"),
+//!     name: "kitchen".into(),
+//!     boot: 1,
+//!     unix_ms: 1_700_000_000_000,
+//!     bootstrap: vec!["203.0.113.7:7000".parse()?],
+//!     stun_servers: vec![],
+//!     nat_traversal: true,
+//! };
+//! let mut node = Node::new(start, [2; 32], config);
+//! let network = Input::Network {
+//!     ips: vec!["192.0.2.4".parse()?],
+//!     main: [Some(7000), None],
+//!     other: [Some(7001), None],
+//! };
+//! node.handle(start, network);
+//! let mut dialled = Vec::new();
+//! while let Some(output) = node.poll_output() {
+//!     if let Output::Dial { addrs, .. } = output {
+//!         dialled.extend(addrs);
+//!     }
+//! }
+//! assert_eq!(dialled, ["203.0.113.7:7000".parse()?]);
+//! assert!(node.poll_timeout().is_some_and(|deadline| deadline.at > start));
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
+//!
 //! | file | the question it answers |
 //! |---|---|
 //! | `io` | what goes in and what comes out |
@@ -28,8 +62,6 @@ mod dispatch;
 mod drain;
 mod io;
 mod query;
-#[cfg(test)]
-mod tests;
 mod traversal;
 
 use alloc::collections::VecDeque;

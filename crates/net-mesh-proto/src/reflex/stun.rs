@@ -333,3 +333,7 @@ pub fn probe_indication(txid: u128, probe: Probe) -> Vec<u8> {
     push_probe(&mut message, probe);
     finish(message, false)
 }
+
+#[cfg(test)]
+#[path = "stun_tests.rs"]
+mod tests;
