@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use net_mesh::{Event, Mesh, Path, PeerInfo};
+use net_mesh::{Event, Mesh, NodeId, Path, PeerInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::text::millis;
@@ -144,16 +144,25 @@ pub(crate) struct EventJson<'a> {
 
 impl<'a> EventJson<'a> {
     pub(crate) fn of(event: &'a Event) -> Self {
-        let payload = std::str::from_utf8(&event.payload).ok();
-        let payload_base64 = payload.is_none().then(|| data_encoding::BASE64.encode(&event.payload));
+        let Event { from, seq, unix_ms, missed, .. } = *event;
+        Self::new((&event.channel, from, seq), unix_ms, &event.payload, missed)
+    }
+
+    fn new(
+        (channel, from, seq): (&'a str, NodeId, u64),
+        unix_ms: u64,
+        payload: &'a [u8],
+        missed: u64,
+    ) -> Self {
+        let text = std::str::from_utf8(payload).ok();
         Self {
-            channel: &event.channel,
-            from: event.from.to_string(),
-            seq: event.seq,
-            time: rfc3339(event.unix_ms),
-            payload,
-            payload_base64,
-            missed: (event.missed > 0).then_some(event.missed),
+            channel,
+            from: from.to_string(),
+            seq,
+            time: rfc3339(unix_ms),
+            payload: text,
+            payload_base64: text.is_none().then(|| data_encoding::BASE64.encode(payload)),
+            missed: (missed > 0).then_some(missed),
         }
     }
 }
@@ -222,25 +231,15 @@ impl PathJson {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use net_mesh::NodeId;
-
     use super::*;
 
-    fn event(payload: &'static [u8], missed: u64) -> Event {
-        Event {
-            channel: "c/é".into(),
-            from: NodeId([0; 32]),
-            seq: 3,
-            unix_ms: 1_700_000_000_123,
-            payload: Bytes::from_static(payload),
-            missed,
-        }
+    fn event(payload: &[u8], missed: u64) -> EventJson<'_> {
+        EventJson::new(("c/é", NodeId([0; 32]), 3), 1_700_000_000_123, payload, missed)
     }
 
     #[test]
     fn an_event_with_text_is_text() {
-        let line = serde_json::to_string(&EventJson::of(&event("a \"b\"\n".as_bytes(), 0))).unwrap();
+        let line = serde_json::to_string(&event(b"a \"b\"\n", 0)).unwrap();
         let zero = "a".repeat(52);
         let want = format!(
             r#"{{"channel":"c/é","from":"{zero}","seq":3,"time":"2023-11-14T22:13:20.123Z","payload":"a \"b\"\n"}}"#
@@ -250,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_event_with_other_bytes_is_base64_and_a_gap_is_told() {
-        let json = serde_json::to_value(EventJson::of(&event(&[0xff, 0x00], 4))).unwrap();
+        let json = serde_json::to_value(event(&[0xff, 0x00], 4)).unwrap();
         assert_eq!(json["payload_base64"], "/wA=");
         assert_eq!(json["missed"], 4);
         assert!(json.get("payload").is_none());

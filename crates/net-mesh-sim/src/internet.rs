@@ -404,3 +404,6 @@ fn wire_size(packet: &Packet) -> usize {
 fn plain(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip(), addr.port())
 }
+
+#[cfg(test)]
+mod tests;

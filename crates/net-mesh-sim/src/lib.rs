@@ -9,6 +9,8 @@
 //! | [`topology`] | who is behind what, and which address is whose? |
 //! | [`oracle`] | what must come true, from the topology alone? |
 //! | [`trace`] | what happened? |
+//! | [`world`] | how do thousands of nodes run on top of it? |
+//! | [`scenario`] | what happens to one node in a given place? |
 //! | `socket` (feature `tokio`) | how does QUIC run on top of it? |
 //!
 //! ```
@@ -33,10 +35,12 @@ pub mod internet;
 pub mod link;
 pub mod nat;
 pub mod oracle;
+pub mod scenario;
 #[cfg(feature = "tokio")]
 pub mod socket;
 pub mod topology;
 pub mod trace;
+pub mod world;
 
 pub use host::{Families, HostId};
 pub use internet::{Delivery, Internet};
@@ -46,3 +50,4 @@ pub use nat::{Chain, Dependence, Nat};
 pub use socket::{SimHost, SimNet, SimSocket};
 pub use topology::{NatId, Place};
 pub use trace::{Lost, Trace};
+pub use world::{NodeIx, PathKind, World};

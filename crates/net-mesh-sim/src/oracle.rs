@@ -9,7 +9,7 @@
 //! Where both hosts are inside one translator but not in one network, they know only the addresses seen from
 //! the public internet, so the outermost translator they share must hairpin.
 
-use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
+use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule, Verdict};
 
 use crate::host::HostId;
 use crate::internet::Internet;
@@ -23,8 +23,8 @@ pub struct Nature {
     pub mapping: Mapping,
     /// The composed filtering: the strictest one of the chain.
     pub filtering: Filtering,
-    /// Preserving if every translator preserves ports, else the rule of the outermost one that does not.
-    /// [`PortRule::Unknown`] without a translator.
+    /// Preserving if every translator preserves ports, and where there is none; else the rule of the outermost
+    /// one that does not.
     pub ports: PortRule,
     /// The familiar name.
     pub class: NatClass,
@@ -100,11 +100,35 @@ pub fn actual(net: &Internet, host: HostId) -> Nature {
     let mapping = side.mapping.map_or(Mapping::None, Dependence::mapping);
     let filtering = side.filtering().filtering();
     let translators = rules.iter().filter(|nat| nat.translates()).map(|nat| nat.ports.rule());
-    let ports = translators.fold(PortRule::Unknown, |inner, outer| match (inner, outer) {
+    let ports = translators.fold(PortRule::Preserving, |inner, outer| match (inner, outer) {
         (PortRule::Sequential | PortRule::Random, PortRule::Preserving) => inner,
         _ => outer,
     });
     Nature { mapping, filtering, ports, class: NatClass::of(mapping, filtering), udp_blocked: side.blocked }
+}
+
+/// Whether `verdict` says nothing about `nature` that is not true. An unknown axis says nothing; "depends on
+/// the endpoint" is true of both ways to depend on it.
+///
+/// # Errors
+/// What is wrong, for a failure message.
+pub fn check(nature: &Nature, verdict: &Verdict) -> Result<(), String> {
+    let mapping = match verdict.mapping {
+        Mapping::Unknown => true,
+        Mapping::EndpointDependent => {
+            matches!(nature.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent)
+        }
+        known => known == nature.mapping,
+    };
+    let filtering = [Filtering::Unknown, nature.filtering].contains(&verdict.filtering);
+    let ports = match verdict.port_rule {
+        PortRule::Unknown => true,
+        known => known == nature.ports,
+    };
+    if mapping && filtering && ports && (!nature.udp_blocked || verdict.class() == NatClass::Unknown) {
+        return Ok(());
+    }
+    Err(format!("found {verdict:?}, but really {nature:?}"))
 }
 
 /// How `a` and `b` can communicate at best.

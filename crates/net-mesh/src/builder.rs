@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use net_mesh_proto::node::Config;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
-use crate::channel::ChannelConfig;
+use crate::channel::{ChannelConfig, WallClock};
 use crate::error::StartError;
 use crate::identity::{Identity, random_32};
 use crate::mesh::{Mesh, Parts};
@@ -106,7 +107,7 @@ impl Builder {
     ///
     /// # Errors
     /// If the name or an address cannot be used, or the system refuses a socket.
-    pub async fn start(self) -> Result<Mesh, StartError> {
+    pub async fn start(mut self) -> Result<Mesh, StartError> {
         Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let id = self.identity.node_id();
         let name = self.name.clone().unwrap_or_else(|| id.short());
@@ -120,7 +121,10 @@ impl Builder {
             Some(seed) => seed,
             None => random_32().map_err(StartError::Random)?,
         };
-        let unix_ms = self.unix_ms.unwrap_or_else(unix_ms);
+        let unix_ms = self.unix_ms.unwrap_or_else(|| WallClock::System.unix_ms());
+        if self.unix_ms.is_some() {
+            self.channels.clock = WallClock::From(unix_ms, Instant::now());
+        }
         let config = Config {
             secret: *self.identity.key.as_bytes(),
             mesh: self.identity.mesh_id(),
@@ -172,11 +176,6 @@ impl Builder {
         let ids = crate::session::connection_ids(&self.identity);
         MeshSocket::new(sockets, inbox, drops, ids).map_err(StartError::Endpoint)
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for Builder {

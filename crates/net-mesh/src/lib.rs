@@ -15,6 +15,8 @@ mod ticket;
 
 pub use builder::Builder;
 pub use channel::{Event, MAX_EVENT, PublishError, Publisher, SubscribeError, Subscription};
+#[doc(hidden)]
+pub use channel::{fuzz_segment, fuzz_subscription};
 pub use error::{PeerError, ResolveError, StartError};
 pub use identity::{Identity, IdentityError, MeshSecret, NodeKey};
 pub use mesh::Mesh;

@@ -93,11 +93,12 @@ impl Shared {
     }
 
     pub(crate) fn changed(&self) {
+        self.hub.members_changed();
         self.changes.send_modify(|n| *n += 1);
     }
 
     pub(crate) fn member_name(&self, peer: &NodeId) -> Option<String> {
-        self.node().members().find(|m| m.record.node == *peer).map(|m| m.record.name.clone())
+        self.node().member(peer).map(|m| m.record.name.clone())
     }
 
     pub(crate) fn session_up(&self, link: Arc<Link>) {
@@ -204,6 +205,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.shared.hub.close();
         self.shared.stop.notify_one();
     }
 }
@@ -513,7 +515,7 @@ impl Mesh {
                 if let Some(link) = shared.link(&peer) {
                     return Ok(link);
                 }
-                let known = shared.node().members().any(|m| m.record.node == peer);
+                let known = shared.node().member(&peer).is_some();
                 if !known {
                     return Err(PeerError::Unknown(peer));
                 }
@@ -544,6 +546,7 @@ impl Mesh {
             let slowest = lock(&shared.links).values().map(|l| l.connection.rtt()).max();
             tokio::time::sleep(slowest.unwrap_or_default().min(Duration::from_millis(300))).await;
         }
+        shared.hub.close();
         self.inner.sessions.shutdown().await;
         shared.stop.notify_one();
     }

@@ -222,7 +222,7 @@ impl Failure {
 
 fn too_large() -> Failure {
     let limit = net_mesh::MAX_EVENT;
-    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {limit} bytes"))
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {limit} bytes: split it"))
 }
 
 impl IntoResponse for Failure {
@@ -236,7 +236,7 @@ impl From<TooLong> for Failure {
         let limit = net_mesh::MAX_EVENT;
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a line is longer than the {limit} bytes an event may have"),
+            format!("a line is longer than the {limit} bytes an event may have: split it"),
         )
     }
 }

@@ -201,14 +201,14 @@ impl Membership {
     }
 
     /// There is a session with `peer`. The one who `initiates` the comparison sends a digest; exactly one
-    /// of the two should.
+    /// of the two should. The other's own record goes out with its answer.
     pub fn session_up(&mut self, now: Time, peer: NodeId, initiates: bool, out: &mut Outbox<Event>) {
         self.sessions.insert(peer);
         if self.own.published().is_none() {
             self.own.publish(now);
         }
-        self.send_records(peer, self.own_item(now), out);
         if initiates {
+            self.send_records(peer, self.own_item(now), out);
             self.send_digest(peer, out);
         }
     }

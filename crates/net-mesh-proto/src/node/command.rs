@@ -8,7 +8,7 @@ impl Node {
         match command {
             Command::Subscriptions(channels) => self.membership.set_subscriptions(now, channels),
             Command::Want { peer } => self.dialer.want(now, peer),
-            Command::Reclassify => self.reclassify(now),
+            Command::Reclassify => self.for_traversal(|traversal| traversal.reclassify(now)),
             Command::Leave => self.membership.leave(now, &mut self.heard.membership),
         }
     }

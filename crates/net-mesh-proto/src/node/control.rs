@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 
+use crate::classify::wire::{Kind, Message as Classify};
 use crate::membership;
 use crate::membership::wire::{Digest, Records, Want};
 use crate::peer::wire::{Adopt, Hello};
@@ -20,6 +21,16 @@ pub const DIGEST: u16 = 0x0101;
 pub const RECORDS: u16 = 0x0102;
 /// Which records the sender asks for.
 pub const WANT: u16 = 0x0103;
+/// A request for help with a classification.
+pub const PROBE_SETUP: u16 = 0x0201;
+/// Leave to probe an address.
+pub const PROBE_GRANT: u16 = 0x0202;
+/// The answer to a grant.
+pub const PROBE_READY: u16 = 0x0203;
+/// How the sender can help.
+pub const PROBE_OFFER: u16 = 0x0204;
+/// That the sender cannot help.
+pub const PROBE_REFUSED: u16 = 0x0205;
 
 /// A control message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +41,8 @@ pub enum Control {
     Adopt(Adopt),
     /// Kinds [`DIGEST`], [`RECORDS`] and [`WANT`].
     Membership(membership::Message),
+    /// Kinds [`PROBE_SETUP`] to [`PROBE_REFUSED`].
+    Classify(Classify),
 }
 
 /// Why a control message was not taken.
@@ -58,6 +71,9 @@ impl Control {
             Self::Membership(membership::Message::Digest(digest)) => digest.write(out.u16(DIGEST)),
             Self::Membership(membership::Message::Records(records)) => records.write(out.u16(RECORDS)),
             Self::Membership(membership::Message::Want(want)) => want.write(out.u16(WANT)),
+            Self::Classify(message) => {
+                out.u16(code(message.kind())).bytes(&message.encode());
+            }
         }
         out.finish()
     }
@@ -76,7 +92,87 @@ impl Control {
             DIGEST => Self::Membership(membership::Message::Digest(Digest::parse(body)?)),
             RECORDS => Self::Membership(membership::Message::Records(Records::parse(body)?)),
             WANT => Self::Membership(membership::Message::Want(Want::parse(body)?)),
+            PROBE_SETUP => Self::Classify(Classify::decode(Kind::Setup, body)?),
+            PROBE_GRANT => Self::Classify(Classify::decode(Kind::Grant, body)?),
+            PROBE_READY => Self::Classify(Classify::decode(Kind::Ready, body)?),
+            PROBE_OFFER => Self::Classify(Classify::decode(Kind::Offer, body)?),
+            PROBE_REFUSED => Self::Classify(Classify::decode(Kind::Refused, body)?),
             unknown => return Err(ControlError::UnknownKind(unknown)),
         })
+    }
+}
+
+const fn code(kind: Kind) -> u16 {
+    match kind {
+        Kind::Setup => PROBE_SETUP,
+        Kind::Grant => PROBE_GRANT,
+        Kind::Ready => PROBE_READY,
+        Kind::Offer => PROBE_OFFER,
+        Kind::Refused => PROBE_REFUSED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::classify::wire::{ProbeGrant, ProbeOffer, ProbeReady, ProbeRefused, ProbeSetup, Refusal};
+    use crate::id::NodeId;
+    use crate::reflex::stun::ProbeToken;
+
+    fn one_of_each() -> Vec<(u16, Control)> {
+        let mapped = "198.51.100.7:40000".parse().unwrap();
+        let (token, txid) = (ProbeToken(5), 9);
+        let (from, to) = (NodeId([0; 32]), NodeId([0xff; 32]));
+        let membership = Control::Membership;
+        vec![
+            (0x0001, Control::Hello(Hello { version: 1, boot: 2, has_session: false })),
+            (0x0002, Control::Adopt(Adopt { count: 3 })),
+            (0x0101, membership(membership::Message::Digest(Digest { from, to, entries: vec![] }))),
+            (0x0102, membership(membership::Message::Records(Records { items: vec![] }))),
+            (0x0103, membership(membership::Message::Want(Want { ids: vec![from] }))),
+            (0x0201, Control::Classify(Classify::Setup(ProbeSetup { txid, mapped, exclude: vec![] }))),
+            (0x0202, Control::Classify(Classify::Grant(ProbeGrant { token, target: mapped, count: 1 }))),
+            (0x0203, Control::Classify(Classify::Ready(ProbeReady { token, accepted: true }))),
+            (
+                0x0204,
+                Control::Classify(Classify::Offer(ProbeOffer { txid, token, other_addr: None, third: None })),
+            ),
+            (0x0205, Control::Classify(Classify::Refused(ProbeRefused { txid, reason: Refusal::Busy }))),
+        ]
+    }
+
+    #[test]
+    fn every_kind_has_its_number_and_survives_the_journey() {
+        for (kind, control) in one_of_each() {
+            let bytes = control.encode();
+            assert_eq!(bytes[..2], kind.to_be_bytes(), "{control:?}");
+            assert_eq!(Control::parse(&bytes), Ok(control));
+        }
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_malformed() {
+        for (_, control) in one_of_each() {
+            let bytes = control.encode();
+            for end in 0..bytes.len() {
+                assert!(
+                    matches!(Control::parse(&bytes[..end]), Err(ControlError::Malformed(_))),
+                    "{control:?} cut at {end}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_adoption_has_these_bytes_with_its_kind() {
+        let bytes = Control::Adopt(Adopt { count: 3 }).encode();
+        assert_eq!(bytes, [0, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_is_named_and_not_an_error_of_form() {
+        assert_eq!(Control::parse(&[0x77, 0x01, 1, 2]), Err(ControlError::UnknownKind(0x7701)));
     }
 }

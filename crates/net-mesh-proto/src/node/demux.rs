@@ -1,11 +1,26 @@
 //! Which machine is a datagram or a control message for?
 
+use core::net::SocketAddr;
+
 use super::control::{Control, ControlError};
 use super::{ConnId, Node};
 use crate::drops::DropReason;
+use crate::outbox::SocketId;
+use crate::reflex::stun::Message;
 use crate::time::Time;
 
 impl Node {
+    /// STUN is the only protocol whose datagrams come here.
+    pub(super) fn handle_datagram(&mut self, now: Time, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
+        let Some(traversal) = &mut self.traversal else {
+            return self.drops_now(DropReason::UnsupportedStun);
+        };
+        match Message::parse(bytes) {
+            Ok(message) => traversal.handle_stun(now, socket, from, &message),
+            Err(reason) => self.drops_now(reason),
+        }
+    }
+
     /// Greetings and adoptions count on every connection, everything else only on the one that is the session.
     pub(super) fn handle_control(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
         let Some(peer) = self.arbiter.peer_of(conn) else {
@@ -20,10 +35,16 @@ impl Node {
         match control {
             Control::Hello(hello) => self.arbiter.handle_hello(now, conn, hello, &mut self.heard.arbiter),
             Control::Adopt(adopt) => self.arbiter.handle_adopt(now, conn, adopt, &mut self.heard.arbiter),
-            Control::Membership(_) if !in_session => self.drops_now(DropReason::StaleConnection),
+            Control::Membership(_) | Control::Classify(_) if !in_session => {
+                self.drops_now(DropReason::StaleConnection);
+            }
             Control::Membership(message) => {
                 self.membership.handle(now, peer, message, &mut self.heard.membership);
             }
+            Control::Classify(message) => match &mut self.traversal {
+                Some(traversal) => traversal.handle_control(now, peer, message),
+                None => self.drops_now(DropReason::UnknownControl),
+            },
         }
     }
 

@@ -19,7 +19,9 @@ impl Node {
         self.local.set_network(ips, main, other);
         self.membership.set_candidates(now, self.local.candidates());
         self.dialer.network_changed(now);
-        self.traversal_network_changed(now);
+        if let Some(traversal) = &mut self.traversal {
+            traversal.network_changed(now, &self.local);
+        }
     }
 
     pub(super) fn dialer_connected(
@@ -50,11 +52,12 @@ impl Node {
         self.links_at.get_or_insert(now + GATHER_RTTS);
     }
 
-    /// The record names the sessions there are.
+    /// The record names the sessions there are, and classification knows how near they are.
     pub(super) fn update_links(&mut self, now: Time) {
         let milliseconds = |rtt: Duration| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX);
         let links = self.arbiter.sessions().map(|s| (s.peer, milliseconds(s.rtt))).collect();
         self.membership.set_links(now, links);
         self.links_at = None;
+        self.update_helpers(now);
     }
 }

@@ -46,16 +46,21 @@ impl Node {
         self.tell(Event::SessionUp { peer, conn });
         self.membership.session_up(now, peer, self.id < peer, &mut self.heard.membership);
         self.dialer.session_up(now, peer);
+        let remote = self.arbiter.session(&peer).map(|session| session.remote);
+        self.for_traversal(|traversal| {
+            if let Some(remote) = remote {
+                traversal.session_up(now, peer, remote);
+            }
+        });
         self.update_links(now);
-        self.traversal_session_up(now, peer);
     }
 
     fn session_down(&mut self, now: Time, peer: NodeId) {
         self.tell(Event::SessionDown { peer });
         self.membership.session_down(&peer);
         self.dialer.session_down(now, peer);
+        self.for_traversal(|traversal| traversal.session_down(now, peer));
         self.update_links(now);
-        self.traversal_session_down(now, peer);
     }
 
     fn hear_membership(&mut self, now: Time, event: membership::Event) {
@@ -64,7 +69,9 @@ impl Node {
             membership::Event::Changed { peer, reachability } => {
                 self.tell(Event::MemberChanged { peer });
                 self.dialer.member_changed(now, peer, reachability);
-                self.traversal_member_changed(now, peer);
+                if reachability && self.arbiter.session(&peer).is_some() {
+                    self.update_helpers(now);
+                }
             }
             membership::Event::Gone { peer } => {
                 self.tell(Event::MemberGone { peer });

@@ -10,6 +10,40 @@
 //! connection once the peer is authenticated. Control messages then travel as opaque byte strings,
 //! reliably and in order, one sequence per connection and direction.
 //!
+//! ```
+//! use net_mesh_proto::id::MeshId;
+//! use net_mesh_proto::node::{Config, Input, Node, Output};
+//! use net_mesh_proto::time::Time;
+//!
+//! let start = Time::from_millis(1_000);
+//! let config = Config {
+//!     secret: [1; 32],
+//!     mesh: MeshId::of_root(b"the root's public key"),
+//!     name: "kitchen".into(),
+//!     boot: 1,
+//!     unix_ms: 1_700_000_000_000,
+//!     bootstrap: vec!["203.0.113.7:7000".parse()?],
+//!     stun_servers: vec![],
+//!     nat_traversal: true,
+//! };
+//! let mut node = Node::new(start, [2; 32], config);
+//! let network = Input::Network {
+//!     ips: vec!["192.0.2.4".parse()?],
+//!     main: [Some(7000), None],
+//!     other: [Some(7001), None],
+//! };
+//! node.handle(start, network);
+//! let mut dialled = Vec::new();
+//! while let Some(output) = node.poll_output() {
+//!     if let Output::Dial { addrs, .. } = output {
+//!         dialled.extend(addrs);
+//!     }
+//! }
+//! assert_eq!(dialled, ["203.0.113.7:7000".parse()?]);
+//! assert!(node.poll_timeout().is_some_and(|deadline| deadline.at > start));
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
+//!
 //! | file | the question it answers |
 //! |---|---|
 //! | `io` | what goes in and what comes out |
@@ -28,8 +62,6 @@ mod dispatch;
 mod drain;
 mod io;
 mod query;
-#[cfg(test)]
-mod tests;
 mod traversal;
 
 use alloc::collections::VecDeque;
@@ -117,8 +149,12 @@ impl Node {
         match input {
             Input::Datagram { socket, from, bytes } => self.handle_datagram(now, socket, from, bytes),
             Input::Network { ips, main, other } => self.handle_network(now, ips, main, other),
-            Input::SocketOpened { socket, local } => self.handle_socket_opened(now, socket, local),
-            Input::SocketFailed { socket } => self.handle_socket_failed(now, socket),
+            Input::SocketOpened { socket, local } => {
+                self.for_traversal(|traversal| traversal.socket_opened(now, socket, local));
+            }
+            Input::SocketFailed { socket } => {
+                self.for_traversal(|traversal| traversal.socket_failed(now, socket));
+            }
             Input::Connected { conn, peer, direction, dial, remote, rtt } => {
                 self.dialer_connected(now, peer, direction, dial);
                 self.arbiter.connected(now, conn, peer, direction, remote, rtt, &mut self.heard.arbiter);
@@ -138,9 +174,7 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Time) {
         self.arbiter.handle_timeout(now, &mut self.heard.arbiter);
         self.membership.handle_timeout(now, &mut self.heard.membership);
-        if let Some(traversal) = &mut self.traversal {
-            traversal.handle_timeout(now);
-        }
+        self.for_traversal(|traversal| traversal.handle_timeout(now));
         if self.links_at.is_some_and(|at| at <= now) {
             self.update_links(now);
         }
@@ -161,6 +195,12 @@ impl Node {
             self.traversal.as_ref().and_then(Traversal::poll_timeout),
         ];
         machines.into_iter().chain(own).fold(None, Deadline::earliest)
+    }
+
+    fn for_traversal(&mut self, act: impl FnOnce(&mut Traversal)) {
+        if let Some(traversal) = &mut self.traversal {
+            act(traversal);
+        }
     }
 
     /// The next thing to do, if any.

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::Node;
+use super::traversal::Traversal;
 use crate::drops::DropCounts;
 use crate::id::NodeId;
 use crate::membership::{Member, Record};
@@ -39,6 +40,8 @@ pub struct Sizes {
     pub connections: usize,
     /// Attempts to connect, at most [`MAX_DIALS`](crate::peer::dialer::MAX_DIALS).
     pub dials: usize,
+    /// Tokens given to others who classify themselves, at most 64.
+    pub tokens: usize,
 }
 
 impl Node {
@@ -75,7 +78,7 @@ impl Node {
     /// stayed unknown.
     #[must_use]
     pub fn verdict(&self, now: Time) -> (Verdict, Option<Duration>, Option<&'static str>) {
-        self.traversal_verdict(now)
+        self.current_verdict(now)
     }
 
     /// The addresses at which others see the main socket, most supported first.
@@ -106,6 +109,7 @@ impl Node {
             buried: self.membership.buried(),
             connections: self.arbiter.connections(),
             dials: self.dialer.attempts(),
+            tokens: self.traversal.as_ref().map_or(0, Traversal::tokens),
         }
     }
 }

@@ -1,130 +1,211 @@
 //! What concerns the NAT: reflexive addresses and classification, and how the node wires them.
 //!
-//! With [`Config::nat_traversal`](super::Config::nat_traversal) off, none of it exists: STUN is not answered, nothing is asked, and
-//! the verdict stays unknown.
+//! Every session's peer is asked for the node's reflexive address and is a helper for classification, at
+//! the address its packets come from. Reflexive addresses and the verdict go into the record.
+//!
+//! Questions that arrive on the main or the other socket are answered; on a fresh socket they are not,
+//! since one must never send to anybody but those it was opened for.
+//!
+//! With [`Config::nat_traversal`](super::Config::nat_traversal) off, none of it exists: STUN is not
+//! answered, nothing is asked, and the verdict stays unknown.
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::control::Control;
 use super::{Event, Node, Output};
+use crate::classify::{self, Classifier, HelperInfo};
 use crate::drops::{DropCounts, DropReason};
 use crate::id::NodeId;
-use crate::nat::Verdict;
+use crate::membership::VerdictSummary;
+use crate::nat::{NatClass, Verdict};
 use crate::outbox::{Outbox, SocketId};
+use crate::peer::Local;
 use crate::reflex::stun::Message;
 use crate::reflex::{self, Reflex, ServerKey};
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
 
+/// What is missing for a verdict where nothing concerning the NAT is done at all.
+const SWITCHED_OFF: &str = "NAT traversal is switched off";
+
+/// What is missing before the first classification has ended.
+const NOT_YET: &str = "not classified yet";
+
 /// The machines that concern the NAT.
 #[derive(Debug)]
 pub(super) struct Traversal {
     reflex: Reflex,
+    classifier: Classifier,
     heard_reflex: Outbox<reflex::Event>,
+    heard_classifier: Outbox<classify::Event>,
     stun_servers: Vec<SocketAddr>,
 }
 
 impl Traversal {
     pub(super) fn new(rng: &Rng, stun_servers: Vec<SocketAddr>) -> Self {
-        Self { reflex: Reflex::new(rng.fork("reflex")), heard_reflex: Outbox::new(), stun_servers }
+        Self {
+            reflex: Reflex::new(rng.fork("reflex")),
+            classifier: Classifier::new(rng.fork("classify")),
+            heard_reflex: Outbox::new(),
+            heard_classifier: Outbox::new(),
+            stun_servers,
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
-        self.reflex.poll_timeout()
+        Deadline::earliest(self.reflex.poll_timeout(), self.classifier.poll_timeout())
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
         self.reflex.handle_timeout(now, &mut self.heard_reflex);
+        self.classifier.handle_timeout(now, &mut self.heard_classifier);
     }
 
     pub(super) fn take_drops(&mut self) -> DropCounts {
-        self.heard_reflex.take_drops()
+        let mut drops = self.heard_reflex.take_drops();
+        drops.add(&self.heard_classifier.take_drops());
+        drops
     }
 
-    fn network_changed(&mut self, now: Time) {
+    /// How many tokens are remembered for others who classify themselves.
+    pub(super) fn tokens(&self) -> usize {
+        self.classifier.tokens()
+    }
+
+    pub(super) fn network_changed(&mut self, now: Time, local: &Local) {
         self.reflex.network_changed(now, &mut self.heard_reflex);
-        for server in &self.stun_servers {
+        for server in self.stun_servers.iter().filter(|server| local.can_send_to(**server)) {
             self.reflex.add_server(now, ServerKey::Stun(*server), *server, &mut self.heard_reflex);
         }
+        self.classifier.set_local(now, local.ips().to_vec(), &mut self.heard_classifier);
+        self.classifier.network_changed(now, &mut self.heard_classifier);
     }
 
-    fn handle_stun(&mut self, now: Time, socket: SocketId, from: SocketAddr, message: &Message) {
-        let out = &mut self.heard_reflex;
+    pub(super) fn session_up(&mut self, now: Time, peer: NodeId, remote: SocketAddr) {
+        self.reflex.add_server(now, ServerKey::Peer(peer), remote, &mut self.heard_reflex);
+    }
+
+    pub(super) fn session_down(&mut self, now: Time, peer: NodeId) {
+        self.reflex.remove_server(&ServerKey::Peer(peer), &mut self.heard_reflex);
+        self.classifier.session_lost(now, peer, &mut self.heard_classifier);
+    }
+
+    pub(super) fn set_helpers(&mut self, now: Time, helpers: Vec<HelperInfo>) {
+        self.classifier.set_helpers(now, helpers);
+    }
+
+    pub(super) fn socket_opened(&mut self, now: Time, socket: SocketId, local: SocketAddr) {
+        self.classifier.socket_opened(now, socket, local, &mut self.heard_classifier);
+    }
+
+    pub(super) fn socket_failed(&mut self, now: Time, socket: SocketId) {
+        self.classifier.socket_failed(now, socket, &mut self.heard_classifier);
+    }
+
+    pub(super) fn reclassify(&mut self, now: Time) {
+        self.classifier.reclassify(now);
+    }
+
+    pub(super) fn handle_control(&mut self, now: Time, peer: NodeId, message: classify::wire::Message) {
+        let server = self.reflex.server();
+        self.classifier.handle_control(now, peer, message, server, &mut self.heard_classifier);
+    }
+
+    pub(super) fn handle_stun(&mut self, now: Time, socket: SocketId, from: SocketAddr, message: &Message) {
+        let fresh = socket >= SocketId::FIRST_FRESH;
         match message {
+            Message::BindingRequest(_) if fresh => self.heard_reflex.drop(DropReason::UnsupportedStun),
             Message::BindingRequest(request) => {
-                self.reflex.handle_request(now, socket, from, request, false, out);
+                let (classifier, out) = (&mut self.classifier, &mut self.heard_classifier);
+                let authorised =
+                    request.probe.is_some_and(|probe| classifier.handle_probe(now, socket, from, probe, out));
+                self.reflex.handle_request(now, socket, from, request, authorised, &mut self.heard_reflex);
+            }
+            _ if fresh => {
+                self.classifier.handle_stun(now, socket, from, message, &mut self.heard_classifier);
             }
             Message::BindingResponse { .. } | Message::BindingError { .. } => {
-                self.reflex.handle_response(now, socket, from, message, out);
+                self.reflex.handle_response(now, socket, from, message, &mut self.heard_reflex);
             }
-            Message::ProbeIndication(_) => out.drop(DropReason::UnknownToken),
+            Message::ProbeIndication(_) => self.heard_reflex.drop(DropReason::UnknownToken),
         }
     }
 }
 
 impl Node {
-    /// STUN is the only thing that arrives as a datagram.
-    pub(super) fn handle_datagram(&mut self, now: Time, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
-        let Some(traversal) = &mut self.traversal else {
-            return self.drops_now(DropReason::UnsupportedStun);
+    /// The sessions there are, as classification looks at them.
+    pub(super) fn update_helpers(&mut self, now: Time) {
+        let Some(traversal) = &mut self.traversal else { return };
+        let members = self.membership.members();
+        let class = |id: &NodeId| members.get(id).map_or(NatClass::Unknown, |m| m.record().verdict.class());
+        let helper = |s: crate::peer::Session| HelperInfo {
+            id: s.peer,
+            addr: s.remote,
+            class: class(&s.peer),
+            rtt: s.rtt,
         };
-        match Message::parse(bytes) {
-            Ok(message) => traversal.handle_stun(now, socket, from, &message),
-            Err(reason) => self.drops_now(reason),
-        }
+        traversal.set_helpers(now, self.arbiter.sessions().map(helper).collect());
     }
-
-    pub(super) fn handle_socket_opened(&mut self, _now: Time, _socket: SocketId, _local: SocketAddr) {}
-
-    pub(super) fn handle_socket_failed(&mut self, _now: Time, _socket: SocketId) {}
-
-    pub(super) fn reclassify(&mut self, _now: Time) {}
-
-    pub(super) fn traversal_network_changed(&mut self, now: Time) {
-        if let Some(traversal) = &mut self.traversal {
-            traversal.network_changed(now);
-        }
-    }
-
-    pub(super) fn traversal_session_up(&mut self, now: Time, peer: NodeId) {
-        if let (Some(traversal), Some(session)) = (&mut self.traversal, self.arbiter.session(&peer)) {
-            let key = ServerKey::Peer(peer);
-            traversal.reflex.add_server(now, key, session.remote, &mut traversal.heard_reflex);
-        }
-    }
-
-    pub(super) fn traversal_session_down(&mut self, _now: Time, peer: NodeId) {
-        if let Some(traversal) = &mut self.traversal {
-            traversal.reflex.remove_server(&ServerKey::Peer(peer), &mut traversal.heard_reflex);
-        }
-    }
-
-    pub(super) fn traversal_member_changed(&mut self, _now: Time, _peer: NodeId) {}
 
     /// Hears the next thing that these machines have to say; returns whether there was one.
     pub(super) fn hear_traversal(&mut self, now: Time) -> bool {
         let Some(traversal) = &mut self.traversal else { return false };
-        if let Some(transmit) = traversal.heard_reflex.pop_transmit() {
+        let transmit =
+            traversal.heard_reflex.pop_transmit().or_else(|| traversal.heard_classifier.pop_transmit());
+        if let Some(transmit) = transmit {
             self.outputs.push_back(Output::Transmit(transmit));
-            return true;
-        }
-        match traversal.heard_reflex.pop_event() {
-            Some(reflex::Event::Reflexive(addrs)) => self.hear_reflexive(now, addrs),
-            Some(reflex::Event::OtherExternal(_)) => {}
-            None => return false,
+        } else if let Some(event) = traversal.heard_reflex.pop_event() {
+            self.hear_reflex(now, event);
+        } else if let Some(event) = traversal.heard_classifier.pop_event() {
+            self.hear_classifier(now, event);
+        } else {
+            return false;
         }
         true
     }
 
-    fn hear_reflexive(&mut self, now: Time, addrs: Vec<SocketAddr>) {
-        if self.local.set_reflexive(addrs) {
-            self.membership.set_candidates(now, self.local.candidates());
-            self.tell(Event::Reflexive(self.local.reflexive().to_vec()));
+    fn hear_reflex(&mut self, now: Time, event: reflex::Event) {
+        let Some(traversal) = &mut self.traversal else { return };
+        let other = traversal.reflex.other_external();
+        match event {
+            reflex::Event::Reflexive(main) => {
+                traversal.classifier.set_external(now, &main, &other);
+                if self.local.set_reflexive(main) {
+                    self.membership.set_candidates(now, self.local.candidates());
+                    self.tell(Event::Reflexive(self.local.reflexive().to_vec()));
+                }
+            }
+            reflex::Event::OtherExternal(other) => {
+                traversal.classifier.set_external(now, self.local.reflexive(), &other);
+            }
         }
     }
 
-    pub(super) fn traversal_verdict(&self, _now: Time) -> (Verdict, Option<Duration>, Option<&'static str>) {
-        (Verdict::UNKNOWN, None, None)
+    fn hear_classifier(&mut self, now: Time, event: classify::Event) {
+        match event {
+            classify::Event::OpenSocket { socket, v6 } => {
+                self.outputs.push_back(Output::OpenSocket { socket, v6 });
+            }
+            classify::Event::CloseSocket { socket } => {
+                self.outputs.push_back(Output::CloseSocket { socket });
+            }
+            classify::Event::ToPeer { peer, message } => self.send_to(peer, &Control::Classify(message)),
+            classify::Event::Verdict { verdict, missing } => {
+                self.membership.set_verdict(now, VerdictSummary::from(&verdict));
+                self.tell(Event::Classified { verdict, missing });
+            }
+        }
+    }
+
+    pub(super) fn current_verdict(&self, now: Time) -> (Verdict, Option<Duration>, Option<&'static str>) {
+        let Some(traversal) = &self.traversal else {
+            return (Verdict::UNKNOWN, None, Some(SWITCHED_OFF));
+        };
+        match traversal.classifier.verdict() {
+            Some((verdict, at)) => (verdict, Some(now - at), traversal.classifier.missing()),
+            None => (Verdict::UNKNOWN, None, Some(NOT_YET)),
+        }
     }
 }

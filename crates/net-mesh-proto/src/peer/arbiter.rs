@@ -414,10 +414,11 @@ impl Remote {
 }
 
 /// Of two adopted connections, the one that was adopted last. Counts are comparable within one run of the
-/// arbiter; of two runs the later one is right.
+/// arbiter; of two runs the one that came up later is right, whatever its clock made of its boot number.
 fn later_adoption<'a>(a: &'a Connection, b: &'a Connection) -> &'a Connection {
-    let rank = |c: &Connection| (c.hello.map(|h| h.boot), c.adopted, c.opened, c.id);
-    if rank(b) > rank(a) { b } else { a }
+    let same_run = a.hello.map(|h| h.boot) == b.hello.map(|h| h.boot);
+    let later = if same_run { b.adopted > a.adopted } else { (b.opened, b.id) > (a.opened, a.id) };
+    if later { b } else { a }
 }
 
 /// What to do with `other`, given the current connection's greeting and when it was adopted.

@@ -168,7 +168,9 @@ struct Attributes {
 impl Attributes {
     /// Reads them all; `None` if the message is not well-formed.
     fn read(bytes: &[u8], header: &MessageHeader) -> Option<Self> {
-        if bytes.len() != MessageHeader::LENGTH + usize::from(header.data_length()) || bytes.len() % 4 != 0 {
+        if bytes.len() != MessageHeader::LENGTH + usize::from(header.data_length())
+            || !bytes.len().is_multiple_of(4)
+        {
             return None;
         }
         let mut found = Self::default();
@@ -331,3 +333,7 @@ pub fn probe_indication(txid: u128, probe: Probe) -> Vec<u8> {
     push_probe(&mut message, probe);
     finish(message, false)
 }
+
+#[cfg(test)]
+#[path = "stun_tests.rs"]
+mod tests;

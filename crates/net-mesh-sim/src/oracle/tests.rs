@@ -216,12 +216,12 @@ fn the_nature_of_a_chain_is_its_most_dependent_mapping_and_strictest_filter() {
     let restricted_wall = Nat { filtering: Dependence::Address, ..Nat::firewall() };
     let sequential = Nat::symmetric().with_ports(Ports::Sequential { step: 1 });
     for (chain, class, ports) in [
-        (Nat::direct(), Direct, PortRule::Unknown),
+        (Nat::direct(), Direct, PortRule::Preserving),
         (Nat::full_cone().into(), FullCone, PortRule::Preserving),
         (Nat::restricted_cone().into(), RestrictedCone, PortRule::Preserving),
         (Nat::port_restricted().into(), PortRestricted, PortRule::Preserving),
-        (Nat::firewall().into(), PortRestricted, PortRule::Unknown),
-        (restricted_wall.into(), RestrictedCone, PortRule::Unknown),
+        (Nat::firewall().into(), PortRestricted, PortRule::Preserving),
+        (restricted_wall.into(), RestrictedCone, PortRule::Preserving),
         (Nat::symmetric().into(), Symmetric, PortRule::Random),
         ([Nat::full_cone(), Nat::restricted_cone()].into(), RestrictedCone, PortRule::Preserving),
         ([Nat::full_cone(), Nat::firewall()].into(), PortRestricted, PortRule::Preserving),

@@ -191,9 +191,9 @@ async fn read_purpose(recv: &mut RecvStream) -> Option<u8> {
 const MAX_PING: usize = 64;
 
 async fn echo(mut send: SendStream, mut recv: RecvStream) {
-    if let Ok(bytes) = recv.read_to_end(MAX_PING).await {
-        if send.write_all(&bytes).await.is_ok() {
-            let _ = send.finish();
-        }
+    if let Ok(bytes) = recv.read_to_end(MAX_PING).await
+        && send.write_all(&bytes).await.is_ok()
+    {
+        let _ = send.finish();
     }
 }

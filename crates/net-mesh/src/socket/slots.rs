@@ -234,10 +234,10 @@ impl Table {
         if !entry.routes.add_candidate(source) {
             return false;
         }
-        if !self.by_source.contains_key(&source) {
+        self.by_source.entry(source).or_insert_with(|| {
             entry.sources.push(source);
-            self.by_source.insert(source, slot);
-        }
+            slot
+        });
         true
     }
 

@@ -1,5 +1,6 @@
 //! Nodes for tests, on loopback.
 #![allow(dead_code, reason = "not every test file uses everything")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its nodes has failed")]
 
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};

@@ -107,7 +107,8 @@ impl Report {
 
     pub(super) fn human(&self) -> String {
         let mut text = format!(
-            "A simulated internet (seed {}): {} whole nodes, each publishing {EVENTS} events to all others, in {:.1} s of virtual time.\n",
+            "A simulated internet (seed {}) with {} whole nodes, each publishing {EVENTS} events to all others.\n\
+             It took {:.1} s of virtual time.\n",
             self.json.seed,
             self.json.nodes.len(),
             self.took.as_secs_f64()
@@ -227,4 +228,86 @@ const fn word(reach: Reach) -> &'static str {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use net_mesh::{NatClass, PathKind};
+
+    use super::super::run::Pair;
+    use super::*;
+
+    const GOOD: Pair = Pair {
+        path: PathKind::Direct,
+        delivered: EVENTS,
+        first_event: Some(Duration::from_micros(41_900)),
+        direct: Some(Duration::ZERO),
+    };
+    const NO_WAY: Pair = Pair { path: PathKind::None, delivered: 0, first_event: None, direct: None };
+
+    /// What the oracle foretells, come true.
+    fn foretold() -> (World, Observed) {
+        let (world, _) = World::new(5);
+        let found = world.nodes.iter().map(|node| node.actual).collect();
+        let pair = |outlook: &Option<net_mesh_sim::oracle::Outlook>| match outlook.map(|o| o.reach) {
+            Some(Reach::Direct) => GOOD,
+            _ => NO_WAY,
+        };
+        let pairs = world.outlook.iter().map(|row| row.iter().map(pair).collect()).collect();
+        (world, Observed { found, pairs, took: Duration::from_millis(26_140) })
+    }
+
+    #[test]
+    fn all_is_well_when_it_came_as_foretold() {
+        let (world, observed) = foretold();
+        let report = Report::new(&world, &observed);
+        assert_eq!(report.wrong(), Vec::<String>::new());
+        let text = report.human();
+        assert!(text.contains("40 of 42 pairs have a path; on 40 of them every event arrived"), "{text}");
+        assert!(text.contains("    port-restricted - symmetric\n"), "{text}");
+        assert!(!text.contains("    symmetric - port-restricted\n"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 110), "{text}");
+    }
+
+    #[test]
+    fn json_is_as_documented() {
+        let (world, observed) = foretold();
+        let json = serde_json::to_value(Report::new(&world, &observed).json).unwrap();
+        assert_eq!(json["seed"], 5);
+        assert_eq!(
+            json["nodes"][4],
+            serde_json::json!({"name": "restricted-cone", "actual": "restricted-cone", "found": "restricted-cone"})
+        );
+        assert_eq!(
+            json["pairs"][0],
+            serde_json::json!({"from": "seed-1", "to": "seed-2", "path": "direct", "expected": "direct",
+                "published": EVENTS, "delivered": EVENTS, "first_event_ms": 41, "direct_ms": 0})
+        );
+        assert_eq!(
+            json["pairs"][41],
+            serde_json::json!({"from": "symmetric", "to": "port-restricted", "path": "none", "expected": "none",
+                "published": EVENTS, "delivered": 0, "first_event_ms": null, "direct_ms": null})
+        );
+    }
+
+    #[test]
+    fn everything_that_differs_is_named() {
+        let (world, mut observed) = foretold();
+        observed.found[3] = NatClass::Symmetric;
+        observed.pairs[0][1].delivered = EVENTS - 1;
+        observed.pairs[2][4] = NO_WAY;
+        observed.pairs[5][6] = GOOD;
+        let report = Report::new(&world, &observed);
+        assert_eq!(
+            report.wrong(),
+            [
+                "full-cone found symmetric instead of full-cone",
+                "seed-1 to seed-2 is direct with 24/25 events instead of direct",
+                "direct to restricted-cone is none with 0/25 events instead of direct",
+                "port-restricted to symmetric is direct with 25/25 events instead of none",
+            ]
+        );
+        assert!(report.human().contains("direct 24/25"), "{}", report.human());
+        assert!(report.human().contains("WRONG"), "{}", report.human());
+    }
 }

@@ -19,9 +19,9 @@ pub(super) const SEEDS: usize = 2;
 /// The port the seeds listen on.
 pub(super) const SEED_PORT: u16 = 4433;
 
-/// What helps a pair. Everybody publishes at once here, so both of a pair want each other, know each other's
-/// addresses from the mesh's records, and dial until their attempts overlap: that does for them what an
-/// introduction does for a pair of which only one side has anything to say. Nobody relays.
+/// What helps a pair. In a mesh this small everybody wants a session with everybody: both of a pair know each
+/// other's addresses from the mesh's records, and dial until their attempts overlap. That does for them what
+/// an introduction does for a pair of which only one side wants one. Nobody relays.
 const MEANS: Means = Means { rendezvous: true, relay: false };
 
 /// From the middle of the core to a node's site, one way, in milliseconds: from the next town to another

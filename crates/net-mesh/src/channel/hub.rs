@@ -1,0 +1,297 @@
+//! The channels of a node, and publishing on them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use net_mesh_proto::id::{ChannelId, NodeId};
+use quinn::Connection;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::log::{Log, Room};
+use super::segment::HEADER;
+use super::subscribe::{Subscriber, Subscription};
+use super::{ChannelConfig, MAX_EVENT, Membership, PublishError, SubscribeError, is_valid_name};
+
+/// Channels that a node publishes on or that peers subscribe to here. Each costs a few hundred bytes
+/// while nothing is kept.
+const MAX_CHANNELS: usize = 4096;
+
+/// Subscriptions of a node. Each holds a queue and, per publisher, a stream.
+const MAX_SUBSCRIPTIONS: usize = 1024;
+
+/// A publisher looks this often for subscribers it should have a session with, besides when members change.
+const LOOK: Duration = Duration::from_secs(5);
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A channel's log, and those who wait for it to change.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) name: Arc<str>,
+    id: ChannelId,
+    log: Mutex<Log>,
+    /// Something was published.
+    pub(super) grown: Notify,
+    /// Something was acknowledged.
+    shrunk: Notify,
+    looked: Mutex<Option<(u64, Instant)>>,
+}
+
+impl Channel {
+    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
+        lock(&self.log)
+    }
+
+    /// Tells waiting publishers that there may be room.
+    pub(super) fn shrunk(&self) {
+        self.shrunk.notify_waiters();
+    }
+}
+
+#[derive(Default)]
+struct State {
+    channels: BTreeMap<Arc<str>, Arc<Channel>>,
+    subscribers: BTreeMap<u64, Arc<Subscriber>>,
+    sessions: BTreeMap<NodeId, Connection>,
+}
+
+/// The channels of a node.
+pub(crate) struct Hub {
+    pub(super) config: ChannelConfig,
+    pub(super) me: NodeId,
+    /// This run of the node.
+    pub(super) boot: u64,
+    members: Arc<dyn Membership>,
+    state: Mutex<State>,
+    /// Changes when members or sessions do.
+    epoch: AtomicU64,
+    next_subscription: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        config: ChannelConfig,
+        me: NodeId,
+        boot: u64,
+        members: Arc<dyn Membership>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            me,
+            boot,
+            members,
+            state: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            next_subscription: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Publishes one event.
+    pub(crate) async fn publish(&self, channel: &str, payload: Bytes) -> Result<u64, PublishError> {
+        let channel = self.channel_to_publish(channel)?;
+        self.publish_on(&channel, &payload).await
+    }
+
+    /// A handle for publishing on one channel.
+    pub(crate) fn publisher(self: &Arc<Self>, channel: &str) -> Result<Publisher, PublishError> {
+        Ok(Publisher { hub: Arc::clone(self), channel: self.channel_to_publish(channel)? })
+    }
+
+    fn channel_to_publish(&self, name: &str) -> Result<Arc<Channel>, PublishError> {
+        if !is_valid_name(name) {
+            return Err(PublishError::Channel(name.to_owned()));
+        }
+        self.channel(name).ok_or(PublishError::TooManyChannels(MAX_CHANNELS))
+    }
+
+    /// The channel called `name`; made if there is room for it.
+    pub(super) fn channel(&self, name: &str) -> Option<Arc<Channel>> {
+        let mut state = lock(&self.state);
+        if let Some(channel) = state.channels.get(name) {
+            return Some(Arc::clone(channel));
+        }
+        if state.channels.len() >= MAX_CHANNELS {
+            // Peers may have asked for channels that nobody ever used.
+            state.channels.retain(|_, c| Arc::strong_count(c) > 1 || !c.log().is_untouched());
+            if state.channels.len() >= MAX_CHANNELS {
+                return None;
+            }
+        }
+        let name: Arc<str> = name.into();
+        let channel = Arc::new(Channel {
+            id: ChannelId::of(&name),
+            name: Arc::clone(&name),
+            log: Mutex::new(Log::new(self.config.log_bytes, self.config.stall_timeout)),
+            grown: Notify::new(),
+            shrunk: Notify::new(),
+            looked: Mutex::new(None),
+        });
+        state.channels.insert(name, Arc::clone(&channel));
+        Some(channel)
+    }
+
+    async fn publish_on(&self, channel: &Channel, payload: &[u8]) -> Result<u64, PublishError> {
+        if payload.len() > MAX_EVENT {
+            return Err(PublishError::TooLarge(payload.len()));
+        }
+        self.look_for_subscribers(channel);
+        loop {
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(PublishError::ShutDown);
+            }
+            let shrunk = channel.shrunk.notified();
+            let until = {
+                let mut log = channel.log();
+                match log.room(Instant::now(), payload.len() + HEADER) {
+                    Room::Free => {
+                        let seq = log.push(self.config.clock.unix_ms(), payload);
+                        drop(log);
+                        channel.grown.notify_waiters();
+                        return Ok(seq);
+                    }
+                    Room::Full(until) => until,
+                }
+            };
+            // Whether it was notified or the time has come, the log is asked again.
+            let _ = timeout_at(until, shrunk).await;
+        }
+    }
+
+    /// Lets events wait for members that subscribe but have not come, and asks for sessions with them.
+    fn look_for_subscribers(&self, channel: &Channel) {
+        let (epoch, now) = (self.epoch.load(Ordering::Relaxed), Instant::now());
+        {
+            let mut looked = lock(&channel.looked);
+            if looked.is_some_and(|(e, at)| e == epoch && now - at < LOOK) {
+                return;
+            }
+            *looked = Some((epoch, now));
+        }
+        channel.log().expire(now);
+        for peer in self.members.subscribers(channel.id) {
+            channel.log().expect(now, peer);
+            self.members.want(peer);
+        }
+    }
+
+    /// Subscribes to `channel`.
+    pub(crate) fn subscribe(self: &Arc<Self>, channel: &str) -> Result<Subscription, SubscribeError> {
+        if !is_valid_name(channel) {
+            return Err(SubscribeError::Channel(channel.to_owned()));
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(SubscribeError::ShutDown);
+        }
+        let too_many = SubscribeError::TooMany(MAX_SUBSCRIPTIONS);
+        let own = self.channel(channel).ok_or(too_many.clone())?;
+        let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
+        let (subscriber, subscription) = Subscriber::new(id, own, Arc::clone(self));
+        let sessions = {
+            let mut state = lock(&self.state);
+            if state.subscribers.len() >= MAX_SUBSCRIPTIONS {
+                return Err(too_many);
+            }
+            state.subscribers.insert(id, Arc::clone(&subscriber));
+            state.sessions.clone()
+        };
+        subscriber.follow_own();
+        for (peer, connection) in sessions {
+            subscriber.follow(peer, connection);
+        }
+        self.tell_subscriptions();
+        Ok(subscription)
+    }
+
+    /// A subscription of this node's own has ended.
+    pub(super) fn unsubscribe(&self, id: u64) {
+        lock(&self.state).subscribers.remove(&id);
+        self.tell_subscriptions();
+    }
+
+    fn tell_subscriptions(&self) {
+        let mut channels: Vec<_> =
+            lock(&self.state).subscribers.values().map(|s| ChannelId::of(s.channel())).collect();
+        channels.sort_unstable();
+        channels.dedup();
+        self.members.subscriptions_changed(channels);
+    }
+
+    /// There is a session with `peer`, perhaps in place of another one.
+    pub(crate) fn session_up(&self, peer: NodeId, connection: Connection) {
+        let subscribers: Vec<_> = {
+            let mut state = lock(&self.state);
+            state.sessions.insert(peer, connection.clone());
+            state.subscribers.values().cloned().collect()
+        };
+        for subscriber in subscribers {
+            subscriber.follow(peer, connection.clone());
+        }
+        self.members_changed();
+    }
+
+    /// There is no session with `peer` any more.
+    pub(crate) fn session_down(&self, peer: NodeId) {
+        lock(&self.state).sessions.remove(&peer);
+        self.members_changed();
+    }
+
+    /// Members' records changed: there may be new subscribers.
+    pub(crate) fn members_changed(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends publishing, and waits until those who are connected have everything. Bounded by the caller.
+    pub(crate) async fn drain(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let channels: Vec<_> = lock(&self.state).channels.values().cloned().collect();
+        for channel in channels {
+            loop {
+                let shrunk = channel.shrunk.notified();
+                if channel.log().is_drained() {
+                    break;
+                }
+                // Polled besides, because cursors also go without an acknowledgement.
+                let _ = timeout_at(Instant::now() + Duration::from_millis(50), shrunk).await;
+            }
+        }
+    }
+
+    /// Ends every subscription of this node's own: they yield what they hold, then nothing.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        for subscriber in std::mem::take(&mut lock(&self.state).subscribers).values() {
+            subscriber.close();
+        }
+    }
+}
+
+/// Publishes on one channel. Cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    hub: Arc<Hub>,
+    channel: Arc<Channel>,
+}
+
+impl Publisher {
+    /// Publishes an event, as [`Mesh::publish`](crate::Mesh::publish) does.
+    ///
+    /// # Errors
+    /// If the event is too large, or the node is shutting down.
+    pub async fn publish(&self, payload: impl AsRef<[u8]>) -> Result<u64, PublishError> {
+        self.hub.publish_on(&self.channel, payload.as_ref()).await
+    }
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("channel", &self.channel.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,244 @@
+//! Promises of the log, in virtual time.
+
+use std::time::Duration;
+
+use net_mesh_proto::id::NodeId;
+use net_mesh_proto::rng::Rng;
+use tokio::time::Instant;
+
+use super::log::{CursorId, Log, PENDING_WINDOW, RESUME_WINDOW, Room};
+use super::segment::{Events, FULL};
+
+const LIMIT: usize = 100_000;
+const STALL: Duration = Duration::from_secs(5);
+
+fn peer(n: u8) -> NodeId {
+    NodeId([n; 32])
+}
+
+fn remote(n: u8) -> CursorId {
+    CursorId::Remote(peer(n), 0)
+}
+
+fn log() -> Log {
+    Log::new(LIMIT, STALL)
+}
+
+/// The sequence numbers that a cursor is handed now.
+fn drain(log: &mut Log, id: CursorId, generation: u64, from: u64) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    while let Some(segment) = log.next_for(id, generation) {
+        let mut events = Events::of(segment, from);
+        while let Some((seq, ..)) = events.next() {
+            seqs.push(seq);
+        }
+    }
+    seqs
+}
+
+/// Publishes until there is no room; returns how many were published.
+fn fill(log: &mut Log, now: Instant) -> u64 {
+    let mut n = 0;
+    while log.room(now, 1024) == Room::Free {
+        log.push(0, &[0; 1000]);
+        n += 1;
+        assert!(n < 1000, "the log has no bound");
+    }
+    n
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_subscribers_nothing_is_kept() {
+    let (mut log, now) = (log(), Instant::now());
+    for seq in 1..=1000 {
+        assert_eq!(log.room(now, 1024), Room::Free);
+        assert_eq!(log.push(0, &[0; 1000]), seq);
+    }
+    assert_eq!(log.held(), 0);
+    let (generation, first) = log.attach(now, remote(1), None).unwrap();
+    assert_eq!(first, 1001, "a new subscriber starts with what comes next");
+    log.push(0, b"x");
+    assert_eq!(drain(&mut log, remote(1), generation, first), [1001]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_log_waits_for_a_subscriber_in_progress_and_loses_nothing() {
+    let (mut log, start) = (log(), Instant::now());
+    let (generation, first) = log.attach(start, remote(1), None).unwrap();
+    let (mut published, mut acked) = (0, first);
+    let mut received = Vec::new();
+    for step in 1..=20 {
+        // Slow, but never silent for as long as the stall time.
+        let now = start + step * STALL / 2;
+        published += fill(&mut log, now);
+        assert!(log.held() <= LIMIT + FULL);
+        assert!(matches!(log.room(now, 1024), Room::Full(_)));
+        received.extend(drain(&mut log, remote(1), generation, first));
+        // Half of what is outstanding is acknowledged.
+        acked += (published + 1 - acked).div_ceil(2);
+        log.ack(now, remote(1), generation, acked);
+    }
+    assert_eq!(received, (1..=published).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_subscriber_delays_the_others_once_and_is_told_what_it_lost() {
+    let (mut log, start) = (log(), Instant::now());
+    let (stopped, _) = log.attach(start, remote(1), None).unwrap();
+    let (live, first) = log.attach(start, remote(2), None).unwrap();
+    let mut published = fill(&mut log, start);
+    let Room::Full(until) = log.room(start, 1024) else { panic!("there is room") };
+    assert_eq!(until, start + STALL);
+    let mut received = drain(&mut log, remote(2), live, first);
+    log.ack(start, remote(2), live, published + 1);
+    for _ in 0..500 {
+        assert_eq!(log.room(until, 1024), Room::Free, "delayed a second time");
+        log.push(0, &[0; 1000]);
+        published += 1;
+        received.extend(drain(&mut log, remote(2), live, first));
+        log.ack(until, remote(2), live, published + 1);
+    }
+    assert_eq!(received, (1..=published).collect::<Vec<_>>());
+    let seqs = drain(&mut log, remote(1), stopped, 0);
+    assert_eq!(seqs.last(), Some(&published));
+    assert!(seqs[0] > 1 && seqs.len() as u64 == published + 1 - seqs[0], "one gap, at the start");
+    log.ack(until, remote(1), stopped, published + 1);
+    assert_eq!(log.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_comes_back_in_time_goes_on_where_it_was() {
+    let (mut log, now) = (log(), Instant::now());
+    let (generation, first) = log.attach(now, remote(1), None).unwrap();
+    for _ in 0..10 {
+        log.push(0, b"event");
+    }
+    assert_eq!(drain(&mut log, remote(1), generation, first).len(), 10);
+    log.ack(now, remote(1), generation, 4);
+    log.detach(now, remote(1), generation);
+    log.push(0, b"event");
+    let later = now + RESUME_WINDOW - Duration::from_millis(1);
+    log.expire(later);
+    // It holds up to 5 and could not say so.
+    let (generation, first) = log.attach(later, remote(1), Some(6)).unwrap();
+    assert_eq!(first, 6);
+    assert_eq!(drain(&mut log, remote(1), generation, first), [6, 7, 8, 9, 10, 11]);
+    log.remove(remote(1), generation - 1);
+    log.push(0, b"event");
+    assert_eq!(drain(&mut log, remote(1), generation, 12), [12], "the end of the old stream is no matter");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_comes_back_too_late_sees_the_gap() {
+    let (mut log, now) = (log(), Instant::now());
+    let (generation, _) = log.attach(now, remote(1), None).unwrap();
+    log.detach(now, remote(1), generation);
+    log.push(0, b"event");
+    log.expire(now + RESUME_WINDOW);
+    assert_eq!(log.held(), 0);
+    assert_eq!(log.attach(now, remote(1), Some(1)).unwrap().1, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_before_an_expected_member_comes_waits_for_it() {
+    let (mut log, now) = (log(), Instant::now());
+    log.expect(now, peer(1));
+    log.push(0, b"early");
+    log.push(0, b"bird");
+    let (generation, first) = log.attach(now, remote(1), None).unwrap();
+    assert_eq!(drain(&mut log, remote(1), generation, first), [1, 2]);
+    log.expire(now + Duration::from_secs(2));
+    log.expect(now, peer(1));
+    log.ack(now, remote(1), generation, 3);
+    assert_eq!(log.held(), 0, "it is here: nothing waits besides");
+
+    log.expect(now, peer(2));
+    log.push(0, b"never fetched");
+    log.ack(now, remote(1), generation, 4);
+    log.expire(now + PENDING_WINDOW);
+    log.push(0, b"x");
+    assert_eq!(drain(&mut log, remote(1), generation, 0), [3, 4]);
+    log.ack(now, remote(1), generation, 5);
+    assert_eq!(log.held(), 0);
+}
+
+/// A subscriber of the model: what it holds, and how far it has got.
+struct Model {
+    id: CursorId,
+    generation: Option<u64>,
+    next: u64,
+    missed: u64,
+    got: u64,
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_each_event_arrives_once_in_order_or_is_counted_as_missed() {
+    for seed in 0..300 {
+        let mut rng = Rng::from_u64(seed);
+        let (mut log, mut now) = (Log::new(20_000, STALL), Instant::now());
+        let mut model: Vec<Model> = (1..=3)
+            .map(|n| {
+                let (generation, next) = log.attach(now, remote(n), None).unwrap();
+                Model { id: remote(n), generation: Some(generation), next, missed: 0, got: 0 }
+            })
+            .collect();
+        let mut published = 0;
+        for _ in 0..400 {
+            let who = usize::try_from(rng.below(3)).unwrap();
+            let one = &mut model[who];
+            match rng.below(10) {
+                0..4 => {
+                    let payload = vec![0; usize::try_from(rng.below(3000)).unwrap()];
+                    if log.room(now, payload.len() + 32) == Room::Free {
+                        log.push(0, &payload);
+                        published += 1;
+                    }
+                }
+                4..7 => receive(&mut log, now, one, rng.chance(0.5)),
+                7 => {
+                    if let Some(generation) = one.generation.take() {
+                        log.detach(now, one.id, generation);
+                    }
+                }
+                8 => {
+                    let (generation, _) = log.attach(now, one.id, Some(one.next)).unwrap();
+                    one.generation = Some(generation);
+                }
+                _ => {
+                    now += Duration::from_millis(rng.below(8000));
+                    log.expire(now);
+                }
+            }
+            assert!(log.held() <= 20_000 + FULL, "seed {seed}: {} bytes held", log.held());
+        }
+        for one in &mut model {
+            let (generation, _) = log.attach(now, one.id, Some(one.next)).unwrap();
+            one.generation = Some(generation);
+            receive(&mut log, now, one, true);
+            assert_eq!(one.got + one.missed, published, "seed {seed}: {:?}", one.id);
+        }
+        assert_eq!(log.held(), 0, "seed {seed}");
+    }
+}
+
+fn receive(log: &mut Log, now: Instant, one: &mut Model, ack: bool) {
+    let Some(generation) = one.generation else { return };
+    while let Some(segment) = log.next_for(one.id, generation) {
+        let (first, end) = (segment.first, segment.end());
+        if end <= one.next {
+            continue;
+        }
+        one.missed += first.saturating_sub(one.next);
+        let mut events = Events::of(segment, one.next);
+        let mut expected = first.max(one.next);
+        while let Some((seq, ..)) = events.next() {
+            assert_eq!(seq, expected);
+            expected += 1;
+            one.got += 1;
+        }
+        one.next = end;
+    }
+    if ack {
+        log.ack(now, one.id, generation, one.next);
+    }
+}
