@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{ChildStdout, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,18 +53,17 @@ impl Subscriber {
             Self { process, lines: BufReader::with_capacity(1 << 20, stdout), line: String::new() };
         // What was published before the publisher knew of the subscription went to nobody. So say
         // something until it is heard, and a last word after which all that follows counts.
+        let heard = AtomicBool::new(false);
         thread::scope(|scope| {
-            let heard = std::sync::atomic::AtomicBool::new(false);
-            let heard = &heard;
-            scope.spawn(move || {
+            scope.spawn(|| {
                 let start = Instant::now();
-                while !heard.load(std::sync::atomic::Ordering::Relaxed) && start.elapsed() < MEET_LIMIT {
+                while !heard.load(Ordering::Relaxed) && start.elapsed() < MEET_LIMIT {
                     publisher.ok(&["publish", channel, "anyone?"]);
                     thread::sleep(Duration::from_millis(50));
                 }
             });
             assert!(subscriber.next_line().contains("anyone?"), "the first event is a wrong one");
-            heard.store(true, std::sync::atomic::Ordering::Relaxed);
+            heard.store(true, Ordering::Relaxed);
         });
         publisher.ok(&["publish", channel, "ready"]);
         while !subscriber.next_line().contains(r#""payload":"ready""#) {}
