@@ -13,6 +13,12 @@
 //! | [`scenario`] | what happens to one node in a given place? |
 //! | `socket` (feature `tokio`) | how does QUIC run on top of it? |
 //!
+//! It plugs in at two heights: [`World`] runs the protocol crate's nodes without QUIC, thousands of them in one
+//! thread; `SimNet` gives complete nodes a UDP socket under tokio's paused clock, tens to hundreds of them.
+//!
+//! Not modelled: fragmentation and ICMP (a packet above an MTU vanishes), time to live, duplication, ECN,
+//! translation of IPv6, port-mapping protocols, hosts that move to another network.
+//!
 //! ```
 //! use net_mesh_proto::time::Time;
 //! use net_mesh_sim::{Internet, Nat};

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use net_mesh_proto::node::{DialFailure, Event};
 use net_mesh_sim::oracle::{Means, Reach};
 use net_mesh_sim::world::Spec;
 use net_mesh_sim::{Chain, Families, Link, Nat, NodeIx, PathKind, Place, World};
@@ -137,6 +138,28 @@ fn two_nodes_in_one_home_meet_on_private_addresses_without_hairpin() {
     let [a, b] = [(), ()].map(|()| world.add_with(Spec { place, join: join.clone(), ..Spec::default() }));
     world.run_for(secs(10));
     assert_eq!(world.path(a, b), PathKind::Direct);
+}
+
+/// Many homes use one private range and one port: a dial to a peer's private address finds the neighbour.
+#[test]
+fn a_neighbour_with_the_private_address_of_a_peer_is_not_taken_for_it() {
+    let mut world = World::seeded(12).with_public_nodes(2);
+    let join: Vec<_> = world.address(NodeIx(0)).into_iter().collect();
+    let homes = [(); 5].map(|()| world.net_mut().add_nat(Place::Public, Nat::symmetric()));
+    let mut add = |home| {
+        world.add_with(Spec { place: Place::Behind(home), port: 5000, join: join.clone(), ..Spec::default() })
+    };
+    let [neighbour, caller, peer] = [add(homes[0]), add(homes[0]), add(homes[4])];
+    assert_eq!(world.address(neighbour), world.address(peer));
+    world.run_for(secs(10));
+    world.connect(caller, peer).run_for(secs(15));
+    assert_eq!(world.path(caller, peer), PathKind::None);
+    assert_eq!(world.path(caller, neighbour), PathKind::Direct);
+    let id = world.id(peer);
+    let refused = world.events(caller).any(|(_, event)| {
+        matches!(event, Event::DialFailed { peer, failure: DialFailure::Rejected, .. } if *peer == id)
+    });
+    assert!(refused, "the neighbour answered, and said that it is someone else");
 }
 
 #[test]

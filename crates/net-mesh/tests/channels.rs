@@ -1,5 +1,7 @@
 //! Publish and subscribe between whole nodes on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::time::Duration;

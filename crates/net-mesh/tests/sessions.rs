@@ -1,5 +1,7 @@
 //! Whole nodes on loopback: who gets a session with whom, and what it carries.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::time::Duration;

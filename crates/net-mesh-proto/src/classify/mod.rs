@@ -76,7 +76,7 @@ use crate::time::{Deadline, Time};
 use crate::wire::addr::{Scope, scope};
 
 /// The time between slots. Twenty a second make eight slots fit in less than a burst of loss, and
-/// are no burden: about 1.5 KB/s to each helper.
+/// are no burden: 2 to 4 KB/s to each helper, for a second.
 const SLOT_PACE: Duration = Duration::from_millis(50);
 
 /// Helpers kept, at most; more would not be asked anyway.

@@ -314,9 +314,12 @@ impl Machine {
     /// Someone answered a dial.
     fn welcomed(&mut self, net: &mut Internet, now: Time, from: SocketAddr, key: u64, peer: NodeId) {
         let found = self.dials.iter().find(|(_, dial)| dial.key == key && dial.addrs.contains(&from));
-        let Some(id) = found.map(|(id, _)| *id) else { return };
-        let Some(dial) = self.dials.remove(&id) else { return };
-        let rtt = now - dial.sent;
+        let Some((id, wanted, sent)) = found.map(|(id, dial)| (*id, dial.peer, dial.sent)) else { return };
+        if wanted.is_some_and(|wanted| wanted != peer) {
+            return;
+        }
+        self.dials.remove(&id);
+        let rtt = now - sent;
         let conn = Conn::new(now, key, true, peer, from, rtt);
         self.connected(net, now, conn, Some(id));
     }

@@ -63,6 +63,8 @@ pub struct Spec {
     pub families: Families,
     /// Both directions of its access link.
     pub link: Link,
+    /// The port of its main socket; 0 for any, which on a public host without boxes means 4433.
+    pub port: u16,
     /// Whom it joins through.
     pub join: Vec<SocketAddr>,
     /// Whether it asks for its NAT's behaviour and answers such questions.
@@ -76,6 +78,7 @@ impl Default for Spec {
             chain: Chain::default(),
             families: Families::V4,
             link: Link::default(),
+            port: 0,
             join: Vec::new(),
             nat_traversal: true,
         }
@@ -85,6 +88,7 @@ impl Default for Spec {
 struct Seat {
     host: HostId,
     config: Config,
+    port: u16,
     machine: Option<Machine>,
     armed: Option<Time>,
 }
@@ -172,7 +176,9 @@ impl World {
             nat_traversal: spec.nat_traversal,
         };
         self.net.set_name(host, config.name.clone());
-        self.seats.push(Seat { host, config, machine: None, armed: None });
+        // Public nodes are found again after a restart.
+        let port = if spec.port == 0 && self.net.nats(host).is_empty() { PUBLIC_PORT } else { spec.port };
+        self.seats.push(Seat { host, config, port, machine: None, armed: None });
         self.by_host.insert(host, ix);
         self.start(ix);
         ix
@@ -195,9 +201,7 @@ impl World {
         }
         seat.config.boot += 1;
         seat.config.unix_ms = BEGINNING + now.as_millis();
-        // Public nodes are found where they were before.
-        let port = if self.net.nats(seat.host).is_empty() { PUBLIC_PORT } else { 0 };
-        let machine = Machine::start(&mut self.net, now, seat.host, seat.config.clone(), port);
+        let machine = Machine::start(&mut self.net, now, seat.host, seat.config.clone(), seat.port);
         self.by_id.insert(machine.id, ix);
         seat.machine = Some(machine);
         self.arm(ix);
@@ -405,7 +409,7 @@ impl World {
     }
 }
 
-/// Where public nodes listen, so that they are found again after a restart.
+/// Where public nodes listen unless told otherwise.
 const PUBLIC_PORT: u16 = 4433;
 
 impl Drop for World {

@@ -8,22 +8,27 @@ use std::time::Duration;
 
 use net_mesh::{Identity, Mesh, MeshSecret, NodeKey};
 
-pub fn secret(byte: u8) -> MeshSecret {
+pub(crate) fn secret(byte: u8) -> MeshSecret {
     MeshSecret::from_bytes([byte; 32])
 }
 
-pub fn key(byte: u8) -> NodeKey {
+pub(crate) fn key(byte: u8) -> NodeKey {
     NodeKey::from_bytes([byte; 32])
 }
 
 /// A node on a port of the system's choosing, starting from another one.
-pub async fn node(secret: &MeshSecret, key: &NodeKey, from: Option<&Mesh>) -> Mesh {
+pub(crate) async fn node(secret: &MeshSecret, key: &NodeKey, from: Option<&Mesh>) -> Mesh {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     node_at(secret, key, any, from.map(|m| m.local_addrs()[0])).await
 }
 
 /// A node at an address, starting from another one.
-pub async fn node_at(secret: &MeshSecret, key: &NodeKey, at: SocketAddr, from: Option<SocketAddr>) -> Mesh {
+pub(crate) async fn node_at(
+    secret: &MeshSecret,
+    key: &NodeKey,
+    at: SocketAddr,
+    from: Option<SocketAddr>,
+) -> Mesh {
     let mut builder = Mesh::builder(Identity::from_secret(secret, key).unwrap()).listen(at);
     if let Some(from) = from {
         builder = builder.bootstrap(from);
@@ -32,14 +37,14 @@ pub async fn node_at(secret: &MeshSecret, key: &NodeKey, at: SocketAddr, from: O
 }
 
 /// Two ports that were free a moment ago.
-pub fn free_ports() -> (SocketAddr, SocketAddr) {
+pub(crate) fn free_ports() -> (SocketAddr, SocketAddr) {
     let sockets = [(), ()].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
     (sockets[0].local_addr().unwrap(), sockets[1].local_addr().unwrap())
 }
 
 /// What a future comes to, which must not take for ever. The limit is far above what is expected, and only
 /// turns a hang into a failure.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future)
         .await
         .unwrap_or_else(|_| panic!("{what} never came"))
