@@ -8,8 +8,16 @@ use std::io;
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
+use net_mesh::{MeshSecret, Ticket};
+use net_mesh_proto::classify::wire::{
+    Message as Classify, ProbeGrant, ProbeOffer, ProbeReady, ProbeRefused, ProbeSetup, Refusal, Third,
+};
 use net_mesh_proto::id::{ChannelId, MeshId, NodeId};
+use net_mesh_proto::membership::Message as Membership;
+use net_mesh_proto::membership::wire::{Digest, Records, Want};
 use net_mesh_proto::membership::{Flags, Record};
+use net_mesh_proto::node::control::Control;
+use net_mesh_proto::peer::wire::{Adopt, Hello};
 use net_mesh_proto::reflex::stun::{self, Probe, ProbeToken};
 
 fn main() -> io::Result<()> {
@@ -19,7 +27,17 @@ fn main() -> io::Result<()> {
     for (name, record) in record_seeds() {
         write("decode_record", name, record.sign(&key(), &mesh()).bytes())?;
     }
-    Ok(())
+    for (name, control) in control_seeds() {
+        write("decode_control", name, &control.encode())?;
+    }
+    for (name, ticket) in ticket_seeds() {
+        write("decode_ticket", name, ticket.to_string().as_bytes())?;
+    }
+    write("decode_ticket", "content", &[&[7; 32][..], b"192.0.2.1:7000\nexample.org:1\n"].concat())?;
+    write("decode_segment", "two_events", &segment())?;
+    write("decode_subscription", "fresh", b"\x01\0\0\0\0\0\0\0\x05\x02ab\0")?;
+    write("decode_subscription", "resumed", b"\x01\0\0\0\0\0\0\0\x05\x02ab\x01boot.8bynext.8by")?;
+    write("scenario", "a_life", &life())
 }
 
 fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -63,4 +81,77 @@ fn record_seeds() -> Vec<(&'static str, Record)> {
     full.flags = Flags { relays: true, subscribes_to_many: false, leaving: false };
     full.subscriptions = vec![ChannelId::of("news"), ChannelId::of("weather")];
     vec![("bare", bare), ("full", full)]
+}
+
+fn control_seeds() -> Vec<(&'static str, Control)> {
+    let mapped = "198.51.100.7:40000".parse().expect("an address");
+    let (token, txid) = (ProbeToken(5), 9);
+    let (from, to) = (NodeId([0; 32]), NodeId([0xff; 32]));
+    let third = Some(Third { id: NodeId([3; 32]), addr: mapped, reachable: true });
+    let offer = ProbeOffer { txid, token, other_addr: Some(mapped), third };
+    let record = record_seeds().remove(1).1.sign(&key(), &mesh());
+    vec![
+        ("hello", Control::Hello(Hello { version: 1, boot: 2, has_session: false })),
+        ("adopt", Control::Adopt(Adopt { count: 3 })),
+        (
+            "digest",
+            Control::Membership(Membership::Digest(Digest { from, to, entries: vec![(NodeId([3; 32]), 4)] })),
+        ),
+        (
+            "records",
+            Control::Membership(Membership::Records(Records { items: vec![(5, record.bytes().clone())] })),
+        ),
+        ("want", Control::Membership(Membership::Want(Want { ids: vec![from, to] }))),
+        ("setup", Control::Classify(Classify::Setup(ProbeSetup { txid, mapped, exclude: vec![to] }))),
+        ("grant", Control::Classify(Classify::Grant(ProbeGrant { token, target: mapped, count: 1 }))),
+        ("ready", Control::Classify(Classify::Ready(ProbeReady { token, accepted: true }))),
+        ("offer", Control::Classify(Classify::Offer(offer))),
+        ("refused", Control::Classify(Classify::Refused(ProbeRefused { txid, reason: Refusal::Busy }))),
+    ]
+}
+
+fn ticket_seeds() -> Vec<(&'static str, Ticket)> {
+    let addrs = || vec!["192.0.2.1:7000".to_owned(), "node.example.org:7000".to_owned()];
+    vec![
+        ("with_secret", Ticket::with_secret(MeshSecret::from_bytes([7; 32]), addrs())),
+        ("without_secret", Ticket::without_secret(mesh(), addrs())),
+    ]
+}
+
+/// First sequence number 1, base time 1000 ms, two events ("a" at once, "bc" a millisecond later).
+fn segment() -> Vec<u8> {
+    let body = b"\x01\x00a\x02\x02bc";
+    let mut bytes = Vec::new();
+    bytes.extend(1u64.to_be_bytes());
+    bytes.extend(1_000u64.to_be_bytes());
+    bytes.extend(2u32.to_be_bytes());
+    bytes.extend(u32::try_from(body.len()).expect("a short body").to_be_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+/// A program for the scenario: peers connect and say everything there is to say, datagrams come in, a
+/// second passes after each.
+fn life() -> Vec<u8> {
+    let mut program = Vec::new();
+    let sized = |bytes: &[u8]| {
+        let length = u16::try_from(bytes.len()).expect("a short message").to_be_bytes();
+        [&length[..], bytes].concat()
+    };
+    for peer in 1..4 {
+        program.extend([6, peer, peer, peer, 30]);
+    }
+    for conn in 0..3 {
+        for (_, control) in control_seeds() {
+            program.extend([4, conn]);
+            program.extend(sized(&control.encode()));
+            program.extend([0, 0x03, 0xe8]);
+        }
+    }
+    for (_, datagram) in stun_seeds() {
+        program.extend([3, 0, 1]);
+        program.extend(sized(&datagram));
+    }
+    program.extend([11, 0, 2, 60, 9, 1, 1, 2, 2, 60, 7, 0, 11, 3]);
+    program
 }

@@ -11,6 +11,7 @@
 //!
 //! Nothing here leaves the machine. The modules that need more than loopback can be left out by name;
 //! `cargo xtask test` knows them.
+#![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 mod loopback;
 mod on_a_real_kernel;

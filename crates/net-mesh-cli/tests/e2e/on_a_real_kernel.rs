@@ -47,8 +47,13 @@ fn receive(at: &UdpSocket) -> Option<SocketAddr> {
 
 /// Asks the NAT in front of `host` the questions of RFC 5780 with bare sockets.
 fn look(host: &Host, helper: &Host, stranger: &Host) -> Seen {
+    // Another socket of the same host may talk to whom it likes: that is nobody else's business.
+    let neighbour = host.socket();
     let inside = host.socket();
     let (asked, other_port, unknown) = (helper.socket(), helper.socket(), stranger.socket());
+
+    send(&neighbour, unknown.local_addr().unwrap());
+    receive(&unknown).expect("the way out is open");
 
     send(&inside, asked.local_addr().unwrap());
     let mapped = receive(&asked).expect("the way out is open");
@@ -61,12 +66,15 @@ fn look(host: &Host, helper: &Host, stranger: &Host) -> Seen {
     send(&asked, mapped);
     assert_eq!(receive(&inside), Some(asked.local_addr().unwrap()), "an answer comes in");
 
+    send(&inside, other_port.local_addr().unwrap());
+    let for_other_port = receive(&other_port).expect("the way out is open");
     send(&inside, unknown.local_addr().unwrap());
-    let mapped_again = receive(&unknown).expect("the way out is open");
-    let mapping = match mapped_again {
-        _ if mapped == inside.local_addr().unwrap() => "none",
-        again if again == mapped => "endpoint-independent",
-        _ => "endpoint-dependent",
+    let for_stranger = receive(&unknown).expect("the way out is open");
+    let mapping = match (for_other_port == mapped, for_stranger == mapped) {
+        (true, true) if mapped == inside.local_addr().unwrap() => "none",
+        (true, true) => "endpoint-independent",
+        (true, false) => "address-dependent",
+        (false, _) => "address-and-port-dependent",
     };
     let filtering = match (from_stranger, from_other_port) {
         (true, _) => "endpoint-independent",
@@ -149,7 +157,7 @@ kinds! {
     restricted_cone: Behind::RestrictedCone => "restricted-cone", "endpoint-independent", "address-dependent";
     port_restricted: Behind::PortRestricted
         => "port-restricted", "endpoint-independent", "address-and-port-dependent";
-    symmetric: Behind::Symmetric => "symmetric", "endpoint-dependent", "address-and-port-dependent";
+    symmetric: Behind::Symmetric => "symmetric", "address-and-port-dependent", "address-and-port-dependent";
     two_chained_nats: Behind::TwoNats
         => "port-restricted", "endpoint-independent", "address-and-port-dependent";
     a_stateful_firewall: Behind::Firewall => "port-restricted", "none", "address-and-port-dependent";

@@ -4,15 +4,14 @@
 //! so is the outside of a NAT. The blocks stand for global addresses and never leave the namespaces.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
 use std::sync::MutexGuard;
 
-use patchbay::{
-    Device, Firewall, Ipv4Net, Lab, Nat, NatConfig, NatFiltering, NatMapping, Router, RouterBuilder,
-};
+use patchbay::{Device, Firewall, Ipv4Net, Lab, Nat, Router, RouterBuilder};
 use tokio::runtime::Runtime;
 
 use super::alone;
-use super::process::Place;
+use super::process::{Place, program, run};
 
 /// A process enters a user namespace only while it has one thread, so this runs before `main`. There it
 /// may build networks without being root, and nothing of them outlives it.
@@ -62,16 +61,17 @@ impl Net {
 
     /// Adds a host. `name` is for humans and must be new.
     pub(crate) fn host(&mut self, name: &str, behind: Behind) -> Host {
-        let nat = |filtering| {
-            NatConfig::builder().mapping(NatMapping::EndpointIndependent).filtering(filtering).build()
-        };
         match behind {
             Behind::Nothing => self.public(name, Firewall::None),
             Behind::Firewall => self.public(name, Firewall::BlockInbound),
-            Behind::FullCone => self.home(name, Nat::Open),
-            Behind::RestrictedCone => self.home(name, nat(NatFiltering::AddressDependent).unwrap()),
-            Behind::PortRestricted => self.home(name, Nat::Moderate),
-            Behind::Symmetric => self.home(name, Nat::Strict),
+            Behind::FullCone => self.home(name, Nat::Open).0,
+            Behind::RestrictedCone => {
+                let (host, router) = self.home(name, Nat::Open);
+                filter_by_address(&router);
+                host
+            }
+            Behind::PortRestricted => self.home(name, Nat::Moderate).0,
+            Behind::Symmetric => self.home(name, Nat::Strict).0,
             Behind::TwoNats => self.home_behind_a_carrier(name),
         }
     }
@@ -83,11 +83,11 @@ impl Net {
         Host { device, outside }
     }
 
-    fn home(&mut self, name: &str, nat: impl Into<Option<NatConfig>>) -> Host {
+    fn home(&mut self, name: &str, nat: Nat) -> (Host, Router) {
         let isp = self.public_router(&format!("isp-{name}"), Firewall::None);
         let router = self.build(self.lab.add_router(&format!("nat-{name}")).upstream(isp.id()).nat(nat));
         let device = self.device(name, &router);
-        Host { device, outside: router.uplink_ip().unwrap() }
+        (Host { device, outside: router.uplink_ip().unwrap() }, router)
     }
 
     fn home_behind_a_carrier(&mut self, name: &str) -> Host {
@@ -116,6 +116,33 @@ impl Net {
     fn device(&self, name: &str, router: &Router) -> Device {
         self.runtime.block_on(self.lab.add_device(name).iface("eth0", router.id()).build()).unwrap()
     }
+}
+
+/// Address-dependent filtering (RFC 4787 §5): an address may send to an inside endpoint once that very
+/// endpoint has sent to it. patchbay's own rule forgets the endpoint: whom any socket behind the NAT has
+/// contacted may then send to all of them.
+fn filter_by_address(router: &Router) {
+    let wan = router.interfaces().into_iter().find(|iface| iface.ip() == router.uplink_ip()).unwrap();
+    let wan = wan.name();
+    let rules = format!(
+        "table ip by_address {{
+            set contacted {{
+                type ipv4_addr . inet_service . ipv4_addr
+                flags dynamic,timeout
+                timeout 300s
+                size 8192
+            }}
+            chain forward {{
+                type filter hook forward priority 0; policy accept;
+                oifname {wan} update @contacted {{ ip saddr . udp sport . ip daddr }}
+                iifname {wan} ip daddr . udp dport . ip saddr @contacted accept
+                iifname {wan} drop
+            }}
+        }}"
+    );
+    let mut nft = Command::new(program("nft", "nftables"));
+    nft.arg(rules);
+    run(&Place::Router(router.clone()), nft).ok("nft");
 }
 
 impl Host {

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use patchbay::Device;
-
-use super::wait_until;
+use patchbay::{Device, Router};
 
 /// The longest any single command may take. Far above what any needs: only a hang reaches it.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -20,6 +18,8 @@ pub(crate) enum Place {
     Here,
     /// In the network namespace of a host of a lab.
     Inside(Device),
+    /// In that of a router of a lab.
+    Router(Router),
 }
 
 impl Place {
@@ -27,6 +27,7 @@ impl Place {
         match self {
             Self::Here => command.spawn(),
             Self::Inside(device) => device.spawn_command_sync(command).map_err(io::Error::other),
+            Self::Router(router) => router.spawn_command_sync(command).map_err(io::Error::other),
         }
     }
 }
@@ -141,7 +142,9 @@ impl Drop for Running {
 /// A program that must be there; the tests never look away from its absence.
 pub(crate) fn program(name: &str, package: &str) -> PathBuf {
     let dirs = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|path| path.is_file());
+    // Debian keeps some where only root's PATH looks.
+    let dirs = std::env::split_paths(&dirs).chain([PathBuf::from("/usr/sbin")]);
+    let found = dirs.map(|dir| dir.join(name)).find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("{name} is missing: install the package {package}"))
 }
 
@@ -149,9 +152,4 @@ pub(crate) fn program(name: &str, package: &str) -> PathBuf {
 pub(crate) fn free_port() -> u16 {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.local_addr().unwrap().port()
-}
-
-/// Waits until `running` has ended, with its status.
-pub(crate) fn ended(what: &str, running: &mut Running) -> ExitStatus {
-    wait_until(what, COMMAND_LIMIT, || running.wait(Duration::ZERO))
 }
