@@ -38,10 +38,10 @@ fn round(size: usize, count: u64) -> Result<f64> {
                 let node = mesh::first(&secret).await?;
                 let mut events = node.subscribe("bench")?;
                 tell.send(node.local_addrs()[0])?;
-                events.next().await.context("no event")?;
+                next(&mut events).await?;
                 let stretch = Stretch::begin();
                 for expected in 2..=count {
-                    let event = events.next().await.context("no event")?;
+                    let event = next(&mut events).await?;
                     anyhow::ensure!(event.seq == expected && event.missed == 0, "out of order");
                 }
                 let (wall, _) = stretch.end();
@@ -62,4 +62,13 @@ fn round(size: usize, count: u64) -> Result<f64> {
         })?;
         subscriber.join().expect("the subscriber panicked")
     })
+}
+
+/// The next event, which must not take for ever.
+async fn next(events: &mut net_mesh::Subscription) -> Result<net_mesh::Event> {
+    if let Some(event) = events.try_next() {
+        return Ok(event);
+    }
+    let event = tokio::time::timeout(std::time::Duration::from_secs(20), events.next()).await;
+    event.context("no event within 20 s")?.context("the subscription ended")
 }

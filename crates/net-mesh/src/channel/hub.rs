@@ -143,6 +143,8 @@ impl Hub {
             return Err(PublishError::TooLarge(payload.len()));
         }
         self.look_for_subscribers(channel);
+        // A publisher in a tight loop must leave the runtime to those who send what it publishes.
+        tokio::task::coop::consume_budget().await;
         loop {
             if self.closed.load(Ordering::Relaxed) {
                 return Err(PublishError::ShutDown);
