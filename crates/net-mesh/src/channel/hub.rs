@@ -1,7 +1,7 @@
 //! The channels of a node, and publishing on them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ const MAX_SUBSCRIPTIONS: usize = 1024;
 /// A publisher looks this often for subscribers it should have a session with, besides when members change.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// A publisher in a tight loop lets others run after this many bytes: on a runtime of one thread, nobody
+/// else sends what it publishes. A few segments, so that each turn sends full batches.
+const YIELD_AFTER: usize = 64 << 10;
+
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -41,6 +45,8 @@ pub(super) struct Channel {
     /// Something was acknowledged.
     shrunk: Notify,
     looked: Mutex<Option<(u64, Instant)>>,
+    /// Bytes published since a publisher last let others run.
+    ran: AtomicUsize,
 }
 
 impl Channel {
@@ -133,6 +139,7 @@ impl Hub {
             grown: Notify::new(),
             shrunk: Notify::new(),
             looked: Mutex::new(None),
+            ran: AtomicUsize::new(0),
         });
         state.channels.insert(name, Arc::clone(&channel));
         Some(channel)
@@ -142,9 +149,14 @@ impl Hub {
         if payload.len() > MAX_EVENT {
             return Err(PublishError::TooLarge(payload.len()));
         }
-        self.look_for_subscribers(channel);
-        // A publisher in a tight loop must leave the runtime to those who send what it publishes.
-        tokio::task::coop::consume_budget().await;
+        // Bookkeeping counts as well, so that empty events do not go on for ever either.
+        let size = payload.len() + HEADER;
+        if channel.ran.fetch_add(size, Ordering::Relaxed) + size > YIELD_AFTER {
+            channel.ran.store(0, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+        let mut now = Instant::now();
+        self.look_for_subscribers(channel, now);
         loop {
             if self.closed.load(Ordering::Relaxed) {
                 return Err(PublishError::ShutDown);
@@ -152,7 +164,7 @@ impl Hub {
             let shrunk = channel.shrunk.notified();
             let until = {
                 let mut log = channel.log();
-                match log.room(Instant::now(), payload.len() + HEADER) {
+                match log.room(now, size) {
                     Room::Free => {
                         let seq = log.push(self.config.clock.unix_ms(), payload);
                         drop(log);
@@ -164,12 +176,13 @@ impl Hub {
             };
             // Whether it was notified or the time has come, the log is asked again.
             let _ = timeout_at(until, shrunk).await;
+            now = Instant::now();
         }
     }
 
     /// Lets events wait for members that subscribe but have not come, and asks for sessions with them.
-    fn look_for_subscribers(&self, channel: &Channel) {
-        let (epoch, now) = (self.epoch.load(Ordering::Relaxed), Instant::now());
+    fn look_for_subscribers(&self, channel: &Channel, now: Instant) {
+        let epoch = self.epoch.load(Ordering::Relaxed);
         {
             let mut looked = lock(&channel.looked);
             if looked.is_some_and(|(e, at)| e == epoch && now - at < LOOK) {
