@@ -30,6 +30,9 @@ pub(crate) const SIGNALS: usize = 1024;
 /// How often connections are looked at and the host's addresses compared.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Signals and datagrams taken in one turn of the loop, each.
+const SHARE: usize = 64;
+
 /// Something that happened.
 pub(crate) enum Signal {
     /// A connection is up and its peer authenticated.
@@ -100,6 +103,7 @@ impl Driver {
         self.drain();
         let mut tick = tokio::time::interval(TICK);
         let stop = Arc::clone(&self.shared.stop);
+        let subscriptions = Arc::clone(&self.shared);
         loop {
             let deadline = self.shared.node().poll_timeout().map(|d| self.shared.instant(d.at));
             let wake = async {
@@ -111,21 +115,42 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = stop.notified() => break,
-                Some((from, bytes)) = self.inbox.recv() => {
-                    self.handle(Input::Datagram { socket: SocketId::MAIN, from, bytes: &bytes });
-                }
+                () = wake => {}
+                Some(datagram) = self.inbox.recv() => self.datagram(&datagram),
                 signal = self.signals.recv() => match signal {
                     Some(signal) => self.signal(signal),
                     None => break,
                 },
-                () = wake => {
-                    let now = self.shared.now();
-                    self.shared.node().handle_timeout(now);
+                () = subscriptions.subscriptions.notified() => {
+                    let channels = self.shared.hub.subscribed();
+                    self.handle(Input::Command(Command::Subscriptions(channels)));
                 }
                 _ = tick.tick() => self.tick(),
             }
+            self.catch_up();
             self.drain();
         }
+    }
+
+    /// Takes some of everything that waits, so that a flood of one kind does not starve the others.
+    fn catch_up(&mut self) {
+        for _ in 0..SHARE {
+            let Ok(signal) = self.signals.try_recv() else { break };
+            self.signal(signal);
+        }
+        for _ in 0..SHARE {
+            let Ok(datagram) = self.inbox.try_recv() else { break };
+            self.datagram(&datagram);
+        }
+        let now = self.shared.now();
+        let mut node = self.shared.node();
+        if node.poll_timeout().is_some_and(|d| d.at <= now) {
+            node.handle_timeout(now);
+        }
+    }
+
+    fn datagram(&self, (from, bytes): &Datagram) {
+        self.handle(Input::Datagram { socket: SocketId::MAIN, from: *from, bytes });
     }
 
     fn handle(&self, input: Input<'_>) {

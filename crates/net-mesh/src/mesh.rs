@@ -70,9 +70,11 @@ pub(crate) struct Shared {
     /// Peers whose session was lost or could not be opened, until one is.
     failed: Mutex<BTreeMap<NodeId, ()>>,
     signals: mpsc::Sender<Signal>,
+    /// Tells the driver that this node's subscriptions changed.
+    pub(crate) subscriptions: Notify,
     /// Counts changes of sessions and members, for those who wait for one.
     changes: watch::Sender<u64>,
-    hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -157,9 +159,9 @@ impl crate::channel::Membership for Members {
         }
     }
 
-    fn subscriptions_changed(&self, channels: Vec<ChannelId>) {
+    fn subscriptions_changed(&self) {
         if let Some(shared) = self.shared() {
-            shared.command(Command::Subscriptions(channels));
+            shared.subscriptions.notify_one();
         }
     }
 }
@@ -206,6 +208,7 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.hub.close();
+        self.sessions.close();
         self.shared.stop.notify_one();
     }
 }
@@ -243,6 +246,7 @@ impl Mesh {
             links: Mutex::default(),
             failed: Mutex::default(),
             signals: signals.clone(),
+            subscriptions: Notify::new(),
             changes: watch::channel(0).0,
             hub: Arc::clone(&hub),
         });

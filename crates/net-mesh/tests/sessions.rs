@@ -125,3 +125,25 @@ async fn loop_ping(from: &net_mesh::Mesh, to: &net_mesh::Mesh) -> bool {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn a_node_that_is_dropped_tells_its_peers_and_frees_its_port() {
+    let a = node(&secret(1), &key(1), None).await;
+    let b = node(&secret(1), &key(2), Some(&a)).await;
+    assert!(within("a pong", loop_ping(&a, &b)).await);
+    let port = b.local_addrs()[0];
+    drop(b);
+    // Much sooner than the 30 s after which silence would tell.
+    within("the end of the session", async {
+        while a.peers().iter().any(|p| p.path.kind == PathKind::Direct) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    within("the port", async {
+        while std::net::UdpSocket::bind(port).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}

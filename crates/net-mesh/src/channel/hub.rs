@@ -221,22 +221,23 @@ impl Hub {
         for (peer, connection) in sessions {
             subscriber.follow(peer, connection);
         }
-        self.tell_subscriptions();
+        self.members.subscriptions_changed();
         Ok(subscription)
     }
 
     /// A subscription of this node's own has ended.
     pub(super) fn unsubscribe(&self, id: u64) {
         lock(&self.state).subscribers.remove(&id);
-        self.tell_subscriptions();
+        self.members.subscriptions_changed();
     }
 
-    fn tell_subscriptions(&self) {
+    /// The channels that this node subscribes to.
+    pub(crate) fn subscribed(&self) -> Vec<ChannelId> {
         let mut channels: Vec<_> =
             lock(&self.state).subscribers.values().map(|s| ChannelId::of(s.channel())).collect();
         channels.sort_unstable();
         channels.dedup();
-        self.members.subscriptions_changed(channels);
+        channels
     }
 
     /// There is a session with `peer`, perhaps in place of another one.

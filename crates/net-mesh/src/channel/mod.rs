@@ -159,6 +159,6 @@ pub(crate) trait Membership: Send + Sync {
     fn subscribers(&self, channel: ChannelId) -> Vec<NodeId>;
     /// There is something to say to `peer`.
     fn want(&self, peer: NodeId);
-    /// The channels that this node subscribes to, for its record.
-    fn subscriptions_changed(&self, channels: Vec<ChannelId>);
+    /// The channels that this node subscribes to have changed; see [`Hub::subscribed`].
+    fn subscriptions_changed(&self);
 }

@@ -31,6 +31,11 @@ const ACK_EVERY: Duration = Duration::from_millis(20);
 /// ... and at least after this many bytes.
 const ACK_AFTER: usize = 256 << 10;
 
+/// First pause before a publisher that ended a stream is asked again; doubles up to [`RETRY_MAX`].
+const RETRY: Duration = Duration::from_secs(1);
+
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
 /// A segment on its way to the application.
 #[derive(Debug)]
 struct Batch {
@@ -135,15 +140,27 @@ impl Subscriber {
                 earlier.abort();
                 let _ = earlier.await;
             }
-            if let Err(reason) = subscriber.stream_from(peer, connection).await {
-                tracing::debug!(peer = %peer.short(), channel = subscriber.channel(), %reason, "stream ended");
-            }
+            subscriber.keep_following(peer, connection).await;
         });
         followers.insert(peer, task);
         followers.retain(|_, task| !task.is_finished());
     }
 
-    async fn stream_from(&self, peer: NodeId, connection: Connection) -> Result<(), String> {
+    /// Follows `peer` for as long as the connection lasts: a stream that ends before may be one that the
+    /// publisher had no room for.
+    async fn keep_following(&self, peer: NodeId, connection: Connection) {
+        let mut pause = RETRY;
+        while let Err(reason) = self.stream_from(peer, &connection).await {
+            if connection.close_reason().is_some() {
+                return;
+            }
+            tracing::warn!(peer = %peer.short(), channel = self.channel(), %reason, "subscription interrupted");
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(RETRY_MAX);
+        }
+    }
+
+    async fn stream_from(&self, peer: NodeId, connection: &Connection) -> Result<(), String> {
         let position = lock(&self.positions).get(&peer).copied();
         let request = Request {
             subscription: self.id,
@@ -166,7 +183,7 @@ impl Subscriber {
             biased;
             _ = done.wait_for(|done| *done) => {}
             result = self.copy_stream(peer, &mut recv, &acks) => return result,
-            () = write_acks(&mut send, held) => return Ok(()),
+            () = write_acks(&mut send, held) => return Err("the publisher ended it".to_owned()),
         }
         // Best effort: a publisher that does not hear it lets the cursor expire.
         let _ = send.write_all(&GOODBYE.to_be_bytes()).await;

@@ -36,6 +36,9 @@ use crate::socket::slots::SlotId;
 /// both sides try within the same few seconds, their packets open each other's filters.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// How long a closed connection can still speak: three timeouts (RFC 9000 §10.2) of a slow path.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// Handshakes of strangers worked on at a time; more are refused. One costs about a millisecond of
 /// processor time and 50 KB.
 const MAX_HANDSHAKES: usize = 512;
@@ -211,14 +214,21 @@ impl Sessions {
         tokio::spawn(async move {
             let reason = connection.closed().await;
             tracing::debug!(?peer, conn = id.0, %reason, "connection closed");
-            socket.slots().release(slot);
             let _ = signals.send(Signal::Closed { conn: id }).await;
+            // What closes it is still to be sent, and repeated to a peer that did not hear it.
+            tokio::time::sleep(LINGER).await;
+            socket.slots().release(slot);
         });
+    }
+
+    /// Closes every connection, and accepts no more.
+    pub(crate) fn close(&self) {
+        self.endpoint.close(close::SHUTDOWN.into(), b"shutting down");
     }
 
     /// Closes every connection and waits until the peers had a chance to hear of it.
     pub(crate) async fn shutdown(&self) {
-        self.endpoint.close(close::SHUTDOWN.into(), b"shutting down");
+        self.close();
         // Closing connections linger for three timeouts (RFC 9000 §10.2); their first packet has left.
         let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
     }
