@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use net_mesh::MeshSecret;
 
-use crate::usage::{Stretch, median, peak_mib};
 use crate::mesh;
+use crate::usage::{Stretch, median, peak_mib};
 
 const ROUNDS: usize = 5;
 

@@ -16,8 +16,9 @@ pub(crate) fn run(report: &mut Report) {
         }
     }
     report.step("clippy", Cargo::new("clippy --locked --workspace --all-targets -- -D warnings"));
-    let features = "clippy --locked -p net-mesh --all-targets --no-default-features -- -D warnings";
-    report.step("clippy without features", Cargo::new(features));
+    // The whole workspace here too: for one package alone cargo would build its dependencies anew.
+    let bare = "clippy --locked --workspace --all-targets --no-default-features -- -D warnings";
+    report.step("clippy without features", Cargo::new(bare));
     let documentation = Cargo::new("doc --locked --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings");
     report.step("documentation", documentation);
     if needs::succeeds("cargo", &["deny", "--version"]) {

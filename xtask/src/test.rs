@@ -30,43 +30,59 @@ pub(crate) fn run(report: &mut Report, labs: Labs) -> Result<()> {
         eprintln!("\n!!! LEFT OUT at your request: all tests in the modules {names}");
         report.left_out("kernel labs and coturn", "--without-kernel-labs");
     }
-    suite(report, "--workspace", labs);
+    suite(report, labs);
     report.step("documentation tests", Cargo::new("test --locked --workspace --doc"));
-    features(report, labs);
+    features(report);
     fuzz::run(report, None, FUZZ_SECONDS)
 }
 
-fn suite(report: &mut Report, packages: &str, labs: Labs) {
-    let name = format!("tests {packages}");
-    if needs::succeeds("cargo", &["nextest", "--version"]) {
-        let profile = if std::env::var_os("CI").is_some() { "ci" } else { "default" };
-        let mut cargo =
-            Cargo::new(&format!("nextest run --locked --no-fail-fast --profile {profile} {packages}"));
+fn suite(report: &mut Report, labs: Labs) {
+    if has_nextest() {
+        let mut cargo = nextest("--workspace");
         if labs == Labs::LeftOut {
             let lab = LAB_MODULES.map(|module| format!("test({module}::)")).join(" + ");
             cargo.args(["-E".to_owned(), format!("not ({lab})")]);
         }
-        report.step(&name, cargo);
+        report.step("tests", cargo);
     } else {
-        let mut cargo = Cargo::new(&format!("test --locked --no-fail-fast --all-targets {packages}"));
+        let mut cargo = Cargo::new("test --locked --no-fail-fast --workspace --all-targets");
         if labs == Labs::LeftOut {
             cargo.args(["--"]);
             cargo.args(
                 LAB_MODULES.into_iter().flat_map(|module| ["--skip".to_owned(), format!("{module}::")]),
             );
         }
-        report.step(&name, cargo);
+        report.step("tests", cargo);
     }
 }
 
-/// A feature adds an API and changes nothing else, so the other combinations need to build; the one
-/// that takes something away is tested.
-fn features(report: &mut Report, labs: Labs) {
-    suite(report, "-p net-mesh --no-default-features", labs);
+fn has_nextest() -> bool {
+    needs::succeeds("cargo", &["nextest", "--version"])
+}
+
+fn nextest(what: &str) -> Cargo {
+    let profile = if std::env::var_os("CI").is_some() { "ci" } else { "default" };
+    Cargo::new(&format!("nextest run --locked --no-fail-fast --profile {profile} {what}"))
+}
+
+/// A feature adds an API and changes nothing else, so other combinations need to build; the one that
+/// takes something away is tested.
+///
+/// The whole workspace is named each time: for one package alone cargo would build its dependencies anew.
+fn features(report: &mut Report) {
+    if has_nextest() {
+        let mut cargo = nextest("--workspace --no-default-features");
+        cargo.args(["-E", "package(net-mesh)"]);
+        report.step("tests of the library without features", cargo);
+    } else {
+        let cargo =
+            Cargo::new("test --locked --no-fail-fast -p net-mesh --no-default-features --all-targets");
+        report.step("tests of the library without features", cargo);
+    }
     for features in
         ["--no-default-features --features port-mapping", "--features port-mapping", "--all-features"]
     {
-        let words = format!("check --locked -p net-mesh --all-targets {features}");
+        let words = format!("check --locked --workspace --all-targets {features}");
         report.step(&format!("build with {features}"), Cargo::new(&words));
     }
 }
