@@ -309,6 +309,7 @@ impl Driver {
 
     fn tick(&mut self) {
         self.shared.socket.slots().sweep();
+        self.shared.hub.sweep();
         for (conn, link) in &self.links {
             link.watch();
             self.handle(Input::Rtt { conn: *conn, rtt: link.connection.rtt() });

@@ -75,9 +75,12 @@ async fn events_of_the_largest_size_pass_and_larger_ones_are_refused() {
     let mut events = b.subscribe("large").unwrap();
     settle(&a, &mut events).await;
     let largest = vec![0x5a; net_mesh::MAX_EVENT];
-    for _ in 0..8 {
-        a.publish("large", largest.clone()).await.unwrap();
-    }
+    let (publisher, event) = (a.clone(), largest.clone());
+    tokio::spawn(async move {
+        for _ in 0..8 {
+            publisher.publish("large", event.clone()).await.unwrap();
+        }
+    });
     for _ in 0..8 {
         assert_eq!(expect(&mut events, "a large event").await.payload, largest);
     }
@@ -88,12 +91,13 @@ async fn events_of_the_largest_size_pass_and_larger_ones_are_refused() {
 #[tokio::test]
 async fn a_subscription_that_is_not_read_holds_up_no_other() {
     let (a, b) = pair().await;
-    let unread_here = b.subscribe("busy").unwrap();
+    // Together they could fill the session's window, were each sent all that fits its stream's.
+    let unread_here: Vec<_> = (0..10).map(|_| b.subscribe("busy").unwrap()).collect();
     let mut read = b.subscribe("busy").unwrap();
     let mut other = b.subscribe("quiet").unwrap();
     settle(&a, &mut read).await;
     settle(&a, &mut other).await;
-    // More than the queue and the stream's window hold, less than they and the publisher's log do.
+    // More than a subscription is sent ahead, less than the publisher's log holds.
     for n in 0..10_000u64 {
         a.publish("busy", vec![0; 1000]).await.unwrap();
         if n % 1000 == 0 {

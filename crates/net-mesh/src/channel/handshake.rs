@@ -4,7 +4,7 @@
 //! (length and text), and whether it goes on from somewhere (0, or 1 with the publisher's run and the
 //! next sequence number, 64 bits each). The publisher answers with its run and the sequence number it
 //! starts from. From then on segments go one way, and acknowledgements the other: the sequence number
-//! of the first event not held, as 64 bits; all ones ends the subscription.
+//! of the first event that the application has not taken, as 64 bits; all ones ends the subscription.
 
 use net_mesh_proto::wire::{Malformed, Reader, Writer};
 use quinn::{ReadExactError, RecvStream};

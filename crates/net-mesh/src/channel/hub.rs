@@ -40,7 +40,7 @@ pub(super) struct Channel {
     pub(super) name: Arc<str>,
     id: ChannelId,
     log: Mutex<Log>,
-    /// Something was published.
+    /// There may be something to send: something was published or acknowledged.
     pub(super) grown: Notify,
     /// Something was acknowledged.
     shrunk: Notify,
@@ -54,9 +54,11 @@ impl Channel {
         lock(&self.log)
     }
 
-    /// Tells waiting publishers that there may be room.
+    /// Something was acknowledged, or a cursor went: there may be room for publishers, and credit for
+    /// those who send.
     pub(super) fn shrunk(&self) {
         self.shrunk.notify_waiters();
+        self.grown.notify_waiters();
     }
 }
 
@@ -95,7 +97,8 @@ impl Hub {
             members,
             state: Mutex::default(),
             epoch: AtomicU64::new(0),
-            next_subscription: AtomicU64::new(0),
+            // Unlike those of earlier runs, whose cursors publishers may still hold.
+            next_subscription: AtomicU64::new(boot << 20),
             closed: AtomicBool::new(false),
         })
     }
@@ -190,7 +193,6 @@ impl Hub {
             }
             *looked = Some((epoch, now));
         }
-        channel.log().expire(now);
         for peer in self.members.subscribers(channel.id) {
             channel.log().expect(now, peer);
             self.members.want(peer);
@@ -257,6 +259,16 @@ impl Hub {
     pub(crate) fn session_down(&self, peer: NodeId) {
         lock(&self.state).sessions.remove(&peer);
         self.members_changed();
+    }
+
+    /// Forgets the places of those who did not come back.
+    pub(crate) fn sweep(&self) {
+        let channels: Vec<_> = lock(&self.state).channels.values().cloned().collect();
+        let now = Instant::now();
+        for channel in channels {
+            channel.log().expire(now);
+            channel.shrunk.notify_waiters();
+        }
     }
 
     /// Members' records changed: there may be new subscribers.

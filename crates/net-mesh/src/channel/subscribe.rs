@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,26 +11,25 @@ use bytes::BytesMut;
 use futures_util::Stream;
 use net_mesh_proto::id::NodeId;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::Event;
 use super::handshake::{ANSWER, GOODBYE, Request, parse_answer};
 use super::hub::{Channel, Hub, lock};
-use super::log::CursorId;
-use super::segment::{Events, HEADER, Header, Segment};
+use super::log::{CREDIT, CursorId};
+use super::segment::{Events, FULL, HEADER, Header, Segment};
+use super::{Event, MAX_EVENT};
 use crate::session::stream;
 
-/// Segments that wait for the application, from all publishers together. With the streams' windows this
-/// bounds what a subscription that is not read makes the node hold.
-const QUEUE: usize = 16;
+/// What a publisher may send beyond its credit: the segment that exceeds it.
+const EXCESS: u64 = (MAX_EVENT + FULL + HEADER) as u64;
 
-/// Acknowledgements are sent at most this often: they are for the publisher's memory, not its speed.
+/// Acknowledgements are sent about this often while the application reads.
 const ACK_EVERY: Duration = Duration::from_millis(20);
 
-/// ... and at least after this many bytes.
-const ACK_AFTER: usize = 256 << 10;
+/// ... and as soon as it has taken this many bytes.
+const ACK_AFTER: u64 = 256 << 10;
 
 /// First pause before a publisher that ended a stream is asked again; doubles up to [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_secs(1);
@@ -42,6 +42,57 @@ struct Batch {
     from: NodeId,
     events: Events,
     missed: u64,
+    size: u64,
+    progress: Arc<Progress>,
+}
+
+/// How far the application has got with what one stream brought.
+#[derive(Debug)]
+struct Progress {
+    /// The first event not taken.
+    taken: AtomicU64,
+    /// The bytes of the segments taken whole.
+    bytes: AtomicU64,
+    /// The bytes of the segments queued.
+    queued: AtomicU64,
+    /// Something was queued, or much was taken.
+    news: Notify,
+}
+
+impl Progress {
+    fn from(next: u64) -> Arc<Self> {
+        let (taken, bytes, queued) = (AtomicU64::new(next), AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { taken, bytes, queued, news: Notify::new() })
+    }
+
+    fn took(&self, seq: u64) {
+        self.taken.store(seq + 1, Ordering::Relaxed);
+    }
+
+    fn took_segment(&self, size: u64) {
+        let before = self.bytes.fetch_add(size, Ordering::Relaxed);
+        if before / ACK_AFTER != (before + size) / ACK_AFTER {
+            self.news.notify_one();
+        }
+    }
+
+    /// Waits until there is something to acknowledge that `said` does not cover, and a little longer unless
+    /// it is much.
+    async fn beyond(&self, said: u64) -> u64 {
+        loop {
+            // While something is queued the application may take it at any time, and does not tell.
+            let idle = self.bytes.load(Ordering::Relaxed) == self.queued.load(Ordering::Relaxed)
+                && self.taken.load(Ordering::Relaxed) == said;
+            if idle {
+                self.news.notified().await;
+            }
+            let _ = timeout(ACK_EVERY, self.news.notified()).await;
+            let taken = self.taken.load(Ordering::Relaxed);
+            if taken != said {
+                return taken;
+            }
+        }
+    }
 }
 
 /// How far a subscription has got with one publisher.
@@ -56,7 +107,7 @@ pub(super) struct Subscriber {
     id: u64,
     own: Arc<Channel>,
     hub: Arc<Hub>,
-    queue: mpsc::Sender<Batch>,
+    queue: mpsc::UnboundedSender<Batch>,
     positions: Mutex<BTreeMap<NodeId, Position>>,
     /// The task that follows each publisher.
     followers: Mutex<BTreeMap<NodeId, JoinHandle<()>>>,
@@ -65,7 +116,8 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     pub(super) fn new(id: u64, own: Arc<Channel>, hub: Arc<Hub>) -> (Arc<Self>, Subscription) {
-        let (queue, batches) = mpsc::channel(QUEUE);
+        // Bounded by the credit of each publisher.
+        let (queue, batches) = mpsc::unbounded_channel();
         let channel = Arc::clone(&own.name);
         let subscriber = Arc::new(Self {
             id,
@@ -101,7 +153,7 @@ impl Subscriber {
                 tokio::select! {
                     biased;
                     _ = done.wait_for(|done| *done) => {}
-                    () = subscriber.copy_own(id, generation) => {}
+                    () = subscriber.copy_own(id, generation, first) => {}
                 }
                 subscriber.own.log().remove(id, generation);
                 subscriber.own.shrunk();
@@ -109,23 +161,35 @@ impl Subscriber {
         }
     }
 
-    async fn copy_own(&self, id: CursorId, generation: u64) {
-        loop {
-            let grown = self.own.grown.notified();
-            tokio::pin!(grown);
-            grown.as_mut().enable();
-            let segment = self.own.log().next_for(id, generation);
-            match segment {
-                Some(segment) => {
-                    let end = segment.end();
-                    if !self.deliver(self.hub.me, segment).await {
-                        return;
-                    }
-                    self.own.log().ack(Instant::now(), id, generation, end);
-                    self.own.shrunk();
-                }
-                None => grown.await,
+    async fn copy_own(&self, id: CursorId, generation: u64, first: u64) {
+        let progress = Progress::from(first);
+        let acks = async {
+            let mut said = first;
+            loop {
+                said = progress.beyond(said).await;
+                self.own.log().ack(Instant::now(), id, generation, said);
+                self.own.shrunk();
             }
+        };
+        let segments = async {
+            loop {
+                let grown = self.own.grown.notified();
+                tokio::pin!(grown);
+                grown.as_mut().enable();
+                let segment = self.own.log().next_for(id, generation);
+                let Some(segment) = segment else {
+                    grown.await;
+                    continue;
+                };
+                if !self.deliver(self.hub.me, segment, &progress) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = acks => {}
+            () = segments => {}
         }
     }
 
@@ -177,13 +241,13 @@ impl Subscriber {
         // In another run the sequence starts anew; in the same one a gap shows by itself.
         let next = position.filter(|p| p.boot == boot).map_or(first, |p| p.next);
         lock(&self.positions).insert(peer, Position { boot, next });
-        let (acks, held) = watch::channel(Held { next, bytes: 0 });
+        let progress = Progress::from(next);
         let mut done = self.done.subscribe();
         tokio::select! {
             biased;
             _ = done.wait_for(|done| *done) => {}
-            result = self.copy_stream(peer, &mut recv, &acks) => return result,
-            () = write_acks(&mut send, held) => return Err("the publisher ended it".to_owned()),
+            result = self.copy_stream(peer, &mut recv, &progress) => return result,
+            () = write_acks(&mut send, &progress, next) => return Err("the publisher ended it".to_owned()),
         }
         // Best effort: a publisher that does not hear it lets the cursor expire.
         let _ = send.write_all(&GOODBYE.to_be_bytes()).await;
@@ -196,62 +260,65 @@ impl Subscriber {
         &self,
         peer: NodeId,
         recv: &mut RecvStream,
-        acks: &watch::Sender<Held>,
+        progress: &Arc<Progress>,
     ) -> Result<(), String> {
-        let failed = |e: &dyn std::fmt::Display| e.to_string();
         loop {
-            let mut header = [0; HEADER];
-            recv.read_exact(&mut header).await.map_err(|e| failed(&e))?;
-            let header = Header::parse(&header).map_err(|e| failed(&e))?;
-            let mut body = BytesMut::zeroed(header.length);
-            recv.read_exact(&mut body).await.map_err(|e| failed(&e))?;
-            let segment = header.with_body(body.freeze()).map_err(|e| failed(&e))?;
-            let end = segment.end();
-            if !self.deliver(peer, segment).await {
+            let segment = read_segment(recv).await?;
+            let held = progress.queued.load(Ordering::Relaxed) - progress.bytes.load(Ordering::Relaxed);
+            // What is on its way to the publisher as an acknowledgement counts there as held still.
+            if held > CREDIT + EXCESS {
+                return Err("it sends more than it may".to_owned());
+            }
+            if !self.deliver(peer, segment, progress) {
                 return Ok(());
             }
-            acks.send_modify(|held| *held = Held { next: end, bytes: held.bytes + header.length });
         }
     }
 
     /// Queues what is new in a segment. False if the subscription has ended.
-    async fn deliver(&self, from: NodeId, segment: Segment) -> bool {
-        let Some(Position { next, .. }) = lock(&self.positions).get(&from).copied() else { return false };
-        let end = segment.end();
+    fn deliver(&self, from: NodeId, segment: Segment, progress: &Arc<Progress>) -> bool {
+        let mut positions = lock(&self.positions);
+        let Some(position) = positions.get_mut(&from) else { return false };
+        let (next, end) = (position.next, segment.end());
         if end <= next {
             return true;
         }
         let missed = segment.first.saturating_sub(next);
-        let batch = Batch { from, events: Events::of(segment, next), missed };
-        if self.queue.send(batch).await.is_err() {
+        let size = (segment.body.len() + HEADER) as u64;
+        progress.queued.fetch_add(size, Ordering::Relaxed);
+        let events = Events::of(segment, next);
+        let batch = Batch { from, events, missed, size, progress: Arc::clone(progress) };
+        if self.queue.send(batch).is_err() {
             return false;
         }
-        // No await lies between queueing and this: a follower that is aborted has done both or neither.
-        if let Some(position) = lock(&self.positions).get_mut(&from) {
-            position.next = end;
-        }
+        position.next = end;
+        progress.news.notify_one();
         true
     }
 }
 
-/// What is held, for the one who acknowledges it.
-#[derive(Clone, Copy)]
-struct Held {
-    /// The first event not held.
-    next: u64,
-    /// The bytes that have been received in all.
-    bytes: usize,
+/// The next segment of a stream. Memory is taken for what arrives, not for what is announced.
+async fn read_segment(recv: &mut RecvStream) -> Result<Segment, String> {
+    let mut header = [0; HEADER];
+    recv.read_exact(&mut header).await.map_err(|e| e.to_string())?;
+    let header = Header::parse(&header).map_err(|e| e.to_string())?;
+    let mut body = BytesMut::new();
+    while body.len() < header.length {
+        let chunk = recv.read_chunk(header.length - body.len(), true).await.map_err(|e| e.to_string())?;
+        let chunk = chunk.ok_or("it ended in the middle of a segment")?.bytes;
+        if body.is_empty() && chunk.len() == header.length {
+            return header.with_body(chunk).map_err(|e| e.to_string());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    header.with_body(body.freeze()).map_err(|e| e.to_string())
 }
 
-/// Says what is held: a little after it arrives, or at once when it is much.
-async fn write_acks(send: &mut SendStream, mut held: watch::Receiver<Held>) {
-    let mut said = *held.borrow();
-    while held.changed().await.is_ok() {
-        let much = held.wait_for(|h| h.bytes - said.bytes >= ACK_AFTER);
-        // Dropping the borrow at once, since the other side writes through the same lock.
-        let _ = tokio::time::timeout(ACK_EVERY, async { much.await.map(|h| *h) }).await;
-        said = *held.borrow_and_update();
-        if send.write_all(&said.next.to_be_bytes()).await.is_err() {
+/// Says what the application has taken, until that cannot be said any more.
+async fn write_acks(send: &mut SendStream, progress: &Progress, mut said: u64) {
+    loop {
+        said = progress.beyond(said).await;
+        if send.write_all(&said.to_be_bytes()).await.is_err() {
             return;
         }
     }
@@ -271,11 +338,12 @@ impl Drop for Handle {
 
 /// A subscription to a channel: a stream of [`Event`]s. Dropping it unsubscribes.
 ///
-/// The events of one publisher come in order; those of several are interleaved fairly. An event that is
-/// not read stays in a bounded queue, then in the publisher's log, and then makes the publisher wait.
+/// The events of one publisher come in order; those of several are interleaved as they arrive. Events that
+/// are not read wait here, up to 4 MiB from each publisher, then in the publisher's log, and then make the
+/// publisher wait.
 pub struct Subscription {
     channel: Arc<str>,
-    batches: mpsc::Receiver<Batch>,
+    batches: mpsc::UnboundedReceiver<Batch>,
     current: Option<Batch>,
     _handle: Handle,
 }
@@ -317,7 +385,12 @@ impl Subscription {
 
     fn take_current(&mut self) -> Option<Event> {
         let batch = self.current.as_mut()?;
-        let (seq, unix_ms, payload) = batch.events.next()?;
+        let Some((seq, unix_ms, payload)) = batch.events.next() else {
+            batch.progress.took_segment(batch.size);
+            self.current = None;
+            return None;
+        };
+        batch.progress.took(seq);
         let missed = std::mem::take(&mut batch.missed);
         Some(Event { channel: Arc::clone(&self.channel), from: batch.from, seq, unix_ms, payload, missed })
     }

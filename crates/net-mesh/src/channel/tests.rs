@@ -6,7 +6,7 @@ use net_mesh_proto::id::NodeId;
 use net_mesh_proto::rng::Rng;
 use tokio::time::Instant;
 
-use super::log::{CursorId, Log, PENDING_WINDOW, RESUME_WINDOW, Room};
+use super::log::{CREDIT, CursorId, Log, PENDING_WINDOW, RESUME_WINDOW, Room};
 use super::segment::{Events, FULL};
 
 const LIMIT: usize = 100_000;
@@ -160,6 +160,20 @@ async fn what_is_published_before_an_expected_member_comes_waits_for_it() {
     assert_eq!(drain(&mut log, remote(1), generation, 0), [3, 4]);
     log.ack(now, remote(1), generation, 5);
     assert_eq!(log.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_is_sent_its_credit_ahead_and_more_when_it_takes_some() {
+    let (mut log, now) = (Log::new(4 * CREDIT as usize, STALL), Instant::now());
+    let (generation, first) = log.attach(now, remote(1), None).unwrap();
+    for _ in 0..8000 {
+        log.push(0, &[0; 1000]);
+    }
+    let sent = drain(&mut log, remote(1), generation, first).len() as u64;
+    assert!((CREDIT..CREDIT + 2 * FULL as u64).contains(&(sent * 1003)), "{sent} events were sent");
+    log.ack(now, remote(1), generation, 1001);
+    let more = drain(&mut log, remote(1), generation, first).len() as u64;
+    assert!((980..=1020).contains(&more), "{more} more were sent for 1000 taken");
 }
 
 /// A subscriber of the model: what it holds, and how far it has got.

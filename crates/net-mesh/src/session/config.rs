@@ -42,8 +42,9 @@ const SESSION_WINDOW: u32 = 16 << 20;
 /// Unacknowledged data towards one peer, in bytes.
 const SEND_WINDOW: u64 = 8 << 20;
 
-/// Streams a peer may have open at a time: one per subscription, ping or application stream.
-const MAX_STREAMS: u32 = 1024;
+/// Streams a peer may have open at a time: its subscriptions, of which a node has at most 1024, and as
+/// many pings and streams of the application's.
+const MAX_STREAMS: u32 = 2048;
 
 /// Unread datagrams of one session, in bytes.
 const DATAGRAM_BUFFER: usize = 1 << 20;
