@@ -2,13 +2,21 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::support::net::{Behind, Host, Net};
 use crate::support::node::Home;
 
-/// Long enough for a packet to cross a few namespaces on a busy machine; its absence is awaited this long.
-const CROSSING: Duration = Duration::from_millis(400);
+/// How long one datagram is awaited: a crossing of a few namespaces takes far less.
+const CROSSING: Duration = Duration::from_millis(200);
+
+/// Datagrams sent before silence is believed. Loss is not filtering.
+const TRIES_BEFORE_SILENCE: u32 = 3;
+
+/// Datagrams sent where one must arrive: ten seconds' worth. The first ones on a fresh link wait for address
+/// resolution, which tries again after a second.
+const TRIES_OF_AN_OPEN_WAY: u32 = 50;
 
 /// How long a verdict may take from the start of the node: sessions with both helpers, then the questions.
 const VERDICT_LIMIT: Duration = Duration::from_secs(30);
@@ -26,52 +34,63 @@ const fn seen(mapping: &'static str, filtering: &'static str) -> Seen {
     Seen { mapping, filtering }
 }
 
-fn send(from: &UdpSocket, to: SocketAddr) {
-    from.send_to(b"probe", to).unwrap();
+/// Sends from one socket until another has received it; the source address it came with.
+fn reach(from: &UdpSocket, to: SocketAddr, at: &UdpSocket, tries: u32) -> Option<SocketAddr> {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    // What an earlier question left in the socket is not an answer to this one.
+    let question = LAST.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    (0..tries).find_map(|_| {
+        from.send_to(&question, to).unwrap();
+        receive(at, &question)
+    })
 }
 
-/// The source of the next datagram, if one comes.
-fn receive(at: &UdpSocket) -> Option<SocketAddr> {
-    at.set_read_timeout(Some(CROSSING)).unwrap();
+fn receive(at: &UdpSocket, question: &[u8]) -> Option<SocketAddr> {
+    let deadline = Instant::now() + CROSSING;
     let mut buffer = [0; 16];
     loop {
+        let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        at.set_read_timeout(Some(left)).unwrap();
         match at.recv_from(&mut buffer) {
-            Ok((_, from)) => return Some(from),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
-            // ICMP's answer to an earlier datagram of ours.
+            Ok((length, from)) if &buffer[..length] == question => return Some(from),
+            // An earlier question, or ICMP's answer to an earlier datagram of ours.
+            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
             Err(error) => panic!("{error}"),
         }
     }
 }
 
+/// The source with which a datagram arrives on a way that must be open.
+fn arrives(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> SocketAddr {
+    reach(from, to, at, TRIES_OF_AN_OPEN_WAY).expect("this way is open")
+}
+
 /// Asks the NAT in front of `host` the questions of RFC 5780 with bare sockets.
 fn look(host: &Host, helper: &Host, stranger: &Host) -> Seen {
-    // Another socket of the same host may talk to whom it likes: that is nobody else's business.
-    let neighbour = host.socket();
+    let local = |socket: &UdpSocket| socket.local_addr().unwrap();
     let inside = host.socket();
     let (asked, other_port, unknown) = (helper.socket(), helper.socket(), stranger.socket());
 
-    send(&neighbour, unknown.local_addr().unwrap());
-    receive(&unknown).expect("the way out is open");
+    // Another socket of the same host may talk to whom it likes: that is nobody else's business. And it
+    // proves that the ways to and from the stranger work at all.
+    let neighbour = host.socket();
+    let mapped = arrives(&neighbour, local(&unknown), &unknown);
+    arrives(&unknown, mapped, &neighbour);
 
-    send(&inside, asked.local_addr().unwrap());
-    let mapped = receive(&asked).expect("the way out is open");
+    let mapped = arrives(&inside, local(&asked), &asked);
     assert_eq!(mapped.ip(), host.outside, "the outside of the NAT");
+    arrives(&asked, mapped, &inside);
 
-    send(&unknown, mapped);
-    let from_stranger = receive(&inside).is_some();
-    send(&other_port, mapped);
-    let from_other_port = receive(&inside).is_some();
-    send(&asked, mapped);
-    assert_eq!(receive(&inside), Some(asked.local_addr().unwrap()), "an answer comes in");
+    let from_stranger = reach(&unknown, mapped, &inside, TRIES_BEFORE_SILENCE).is_some();
+    let from_other_port = reach(&other_port, mapped, &inside, TRIES_BEFORE_SILENCE).is_some();
+    arrives(&asked, mapped, &inside);
 
-    send(&inside, other_port.local_addr().unwrap());
-    let for_other_port = receive(&other_port).expect("the way out is open");
-    send(&inside, unknown.local_addr().unwrap());
-    let for_stranger = receive(&unknown).expect("the way out is open");
+    let for_other_port = arrives(&inside, local(&other_port), &other_port);
+    let for_stranger = arrives(&inside, local(&unknown), &unknown);
     let mapping = match (for_other_port == mapped, for_stranger == mapped) {
-        (true, true) if mapped == inside.local_addr().unwrap() => "none",
+        (true, true) if mapped == local(&inside) => "none",
         (true, true) => "endpoint-independent",
         (true, false) => "address-dependent",
         (false, _) => "address-and-port-dependent",
