@@ -8,12 +8,12 @@ use core::time::Duration;
 
 use super::{RTT, addr, millis, secs};
 use crate::id::{MeshId, NodeId};
-use crate::membership::{Identity, Membership, Message};
+use crate::membership::{self, Identity, Membership, Message};
 use crate::nat::{Filtering, Mapping};
 use crate::node::{ConnId, DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::peer::arbiter::Arbiter;
-use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, View};
+use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, View};
 use crate::peer::local::Local;
 use crate::rng::Rng;
 use crate::time::Time;
@@ -26,6 +26,8 @@ struct Bench {
     arbiter: Arbiter,
     dialer: Dialer,
     conns: u64,
+    /// Records given out, so that each is newer than the last.
+    records: u64,
 }
 
 /// How a member of the bench is behind its NAT.
@@ -40,9 +42,10 @@ fn mesh() -> MeshId {
     MeshId([7; 32])
 }
 
-fn record_of(n: u8, nat: Nat, candidates: Vec<SocketAddr>) -> (NodeId, Message) {
+fn record_of(n: u8, nat: Nat, candidates: Vec<SocketAddr>, newer: u64) -> (NodeId, Message) {
     let (secret, mesh) = ([n; 32], mesh());
-    let identity = Identity { secret: &secret, mesh: &mesh, name: "n", boot: 1, unix_ms: 1_000 };
+    let identity =
+        Identity { secret: &secret, mesh: &mesh, name: "n", boot: 1, unix_ms: 1_000 + 1_000 * newer };
     let mut other = Membership::new(Time::ZERO, &Rng::from_u64(1), &identity);
     other.set_candidates(Time::ZERO, candidates);
     let (mapping, filtering) = match nat {
@@ -70,7 +73,7 @@ impl Bench {
         let arbiter = Arbiter::new(NodeId([0; 32]), 1);
         let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap);
         dialer.network_changed(Time::ZERO);
-        Self { now: Time::ZERO, local, membership, arbiter, dialer, conns: 0 }
+        Self { now: Time::ZERO, local, membership, arbiter, dialer, conns: 0, records: 0 }
     }
 
     fn member(&mut self, n: u8, nat: Nat) -> NodeId {
@@ -78,10 +81,16 @@ impl Bench {
     }
 
     fn member_at(&mut self, n: u8, nat: Nat, candidates: Vec<SocketAddr>) -> NodeId {
-        let (id, message) = record_of(n, nat, candidates);
-        self.membership.handle(self.now, id, message, &mut Outbox::new());
-        assert!(self.membership.members().contains_key(&id));
-        self.dialer.member_changed(self.now, id, true);
+        self.records += 1;
+        let (id, message) = record_of(n, nat, candidates, self.records);
+        let mut out = Outbox::new();
+        self.membership.handle(self.now, id, message, &mut out);
+        let events: Vec<_> = core::iter::from_fn(|| out.pop_event()).collect();
+        let change = events.into_iter().find_map(|event| match event {
+            membership::Event::Changed { peer, reachability } if peer == id => Some(reachability),
+            _ => None,
+        });
+        self.dialer.member_changed(self.now, id, change.expect("a newer record is news"));
         id
     }
 
@@ -217,7 +226,7 @@ fn a_new_address_ends_a_rest() {
     bench.member(1, Nat::Unknown);
     let times = bench.failing_until(secs(100));
     assert!(times.len() < 12);
-    bench.dialer.member_changed(bench.now, record_of(1, Nat::Unknown, vec![]).0, true);
+    bench.member_at(1, Nat::Unknown, vec![addr(1), addr(2)]);
     assert_eq!(bench.until(secs(100) + millis(30)).len(), 1);
 }
 
