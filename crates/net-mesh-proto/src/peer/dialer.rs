@@ -8,10 +8,15 @@
 //! 3. **small mesh**: up to [`SMALL_MESH`] members, everyone;
 //! 4. **anchors**: [`ANCHORS`] sessions to members that anyone can reach, nearest first.
 //!
-//! An attempt goes to all usable candidates of a record at once. After a failure a target rests, 1 s
-//! doubling to [`MAX_BACKOFF`] with a quarter of jitter; for wanted peers the first few rests are fractions of a
-//! second, since an attempt also opens one's own filter, and two ends that want each other must overlap.
-//! A rest ends early when the record's addresses or verdict change, or this node's network does.
+//! An attempt goes to all usable candidates of a record at once; addresses that the record gains meanwhile
+//! get further attempts at once (see `attempts`), for a node that has just started tells its reflexive
+//! address a round trip after its private ones, and an attempt at those lasts for seconds. One success is a
+//! success; the target has failed when the last attempt has.
+//!
+//! After a failure a target rests, 1 s doubling to [`MAX_BACKOFF`] with a quarter of jitter; for wanted
+//! peers the first few rests are fractions of a second, since an attempt also opens one's own filter, and
+//! two ends that want each other must overlap. A rest ends early when the record's addresses or verdict
+//! change, when the peer connects to us, or when this node's network changes.
 //!
 //! At most [`MAX_DIALS`] attempts are under way; rests are remembered for [`MAX_TARGETS`] targets, wishes for
 //! [`MAX_WANTED`] peers, and the oldest are forgotten first.
@@ -22,6 +27,8 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::arbiter::Arbiter;
+use super::attempts::{Attempts, Ended, Target};
+pub use super::attempts::{MAX_DIALS, MAX_FURTHER};
 use super::local::Local;
 use crate::bounded::BoundedMap;
 use crate::id::NodeId;
@@ -32,10 +39,6 @@ use crate::outbox::Outbox;
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
 use crate::wire::addr::{Scope, scope};
-
-/// Attempts under way at once. Each may last seconds and spray a handshake at sixteen addresses; more at
-/// once would look like a scan to a home router, and fill its table.
-pub const MAX_DIALS: usize = 16;
 
 /// How long a peer stays wanted after the last sign of traffic for it. Longer than the longest rest would
 /// allow an attempt to come for it; shorter than an idle connection is worth opening anew.
@@ -116,12 +119,6 @@ pub struct View<'a> {
     pub arbiter: &'a Arbiter,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Target {
-    Address(SocketAddr),
-    Peer(NodeId),
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     failures: u32,
@@ -132,19 +129,11 @@ struct Progress {
     reached: Option<NodeId>,
 }
 
-#[derive(Clone, Debug)]
-struct Attempt {
-    target: Target,
-    addrs: Vec<SocketAddr>,
-    started: Time,
-}
-
 /// The dialling machine of one node.
 #[derive(Debug)]
 pub struct Dialer {
     bootstrap: Vec<SocketAddr>,
-    attempts: BTreeMap<DialId, Attempt>,
-    next_dial: u64,
+    attempts: Attempts,
     targets: BoundedMap<Target, Progress>,
     wanted: BoundedMap<NodeId, Time>,
     look_at: Option<Time>,
@@ -159,8 +148,7 @@ impl Dialer {
     pub fn new(mut rng: Rng, bootstrap: &[SocketAddr]) -> Self {
         Self {
             bootstrap: bootstrap.iter().take(MAX_BOOTSTRAP).copied().collect(),
-            attempts: BTreeMap::new(),
-            next_dial: 0,
+            attempts: Attempts::default(),
             targets: BoundedMap::new(MAX_TARGETS),
             wanted: BoundedMap::new(MAX_WANTED),
             look_at: None,
@@ -187,21 +175,29 @@ impl Dialer {
 
     /// A connection to `peer` came up, from the attempt `dial` where this node opened it.
     pub fn connected(&mut self, now: Time, peer: NodeId, direction: Direction, dial: Option<DialId>) {
-        if let Some(attempt) = dial.and_then(|dial| self.attempts.remove(&dial)) {
-            self.update(attempt.target, |p| {
+        if let Some(ended) = dial.and_then(|dial| self.attempts.end(dial)) {
+            self.attempts.settle(ended.target);
+            self.update(ended.target, |p| {
                 (p.failures, p.reached, p.rests_until) = (0, Some(peer), now + MIN_BACKOFF);
             });
         }
-        if direction == Direction::Outgoing {
-            self.update(Target::Peer(peer), |p| p.reached = Some(peer));
+        self.attempts.settle(Target::Peer(peer));
+        match direction {
+            Direction::Outgoing => self.update(Target::Peer(peer), |p| p.reached = Some(peer)),
+            // Its packets come through, so ours may: what failed before is no reason to wait any more.
+            Direction::Incoming => {
+                if let Some(p) = self.targets.get_mut(&Target::Peer(peer)) {
+                    (p.failures, p.rests_until) = (0, p.rests_until.min(now + MIN_BACKOFF));
+                }
+            }
         }
         self.look_soon(now);
     }
 
     /// The attempt `dial` found this node itself: an address to start from that is its own.
     pub fn dialled_self(&mut self, now: Time, dial: Option<DialId>) {
-        if let Some(attempt) = dial.and_then(|dial| self.attempts.remove(&dial)) {
-            self.update(attempt.target, |p| p.rests_until = now + STRAY_EVERY);
+        if let Some(ended) = dial.and_then(|dial| self.attempts.end(dial)) {
+            self.update(ended.target, |p| p.rests_until = now + STRAY_EVERY);
         }
         self.look_soon(now);
     }
@@ -227,8 +223,10 @@ impl Dialer {
 
     /// An attempt failed.
     pub fn dial_failed(&mut self, now: Time, dial: DialId, failure: DialFailure, out: &mut Outbox<Event>) {
-        if let Some(Attempt { target, addrs, .. }) = self.attempts.remove(&dial) {
-            self.fail(now, target);
+        if let Some(Ended { target, addrs, last }) = self.attempts.end(dial) {
+            if last {
+                self.fail(now, target);
+            }
             self.look_soon(now);
             out.event(Event::Failed { peer: target.peer(), addrs, failure });
         }
@@ -252,6 +250,7 @@ impl Dialer {
 
     /// `peer` is no member any more.
     pub fn member_gone(&mut self, now: Time, peer: NodeId) {
+        self.attempts.settle(Target::Peer(peer));
         self.targets.remove(&Target::Peer(peer));
         self.look_soon(now);
     }
@@ -281,18 +280,19 @@ impl Dialer {
         self.last_look = Some(now);
         self.give_up_on_old_attempts(now);
         self.wanted.retain(|_, until| *until > now);
-        let mut next = self.attempts.values().map(|a| a.started + DIAL_LIMIT).min();
+        let mut next: Option<Time> = None;
         if view.local.is_known() {
+            self.follow_up(now, &view, out);
             for target in self.goals(now, &view) {
                 let rests_until = self.rests_until(target, &view);
                 if rests_until > now {
                     next = Some(next.map_or(rests_until, |next| next.min(rests_until)));
-                } else if self.attempts.len() < MAX_DIALS {
-                    self.dial(now, target, &view, out);
+                } else if !self.attempts.is_full() {
+                    self.dial(now, target, addresses(target, &view), out);
                 }
             }
         }
-        let started = self.attempts.values().map(|a| a.started + DIAL_LIMIT).min();
+        let started = self.attempts.oldest().map(|started| started + DIAL_LIMIT);
         self.look_at = next.into_iter().chain(started).min().map(|at| at.max(now + LOOK_PAUSE));
     }
 
@@ -331,27 +331,29 @@ impl Dialer {
     }
 
     fn give_up_on_old_attempts(&mut self, now: Time) {
-        let old: Vec<_> = self.attempts.iter().filter(|(_, a)| a.started + DIAL_LIMIT <= now).collect();
-        let old: Vec<_> = old.into_iter().map(|(dial, attempt)| (*dial, attempt.target)).collect();
-        for (dial, target) in old {
-            self.attempts.remove(&dial);
-            self.fail(now, target);
+        for dial in self.attempts.lasting(now, DIAL_LIMIT) {
+            if let Some(ended) = self.attempts.end(dial).filter(|ended| ended.last) {
+                self.fail(now, ended.target);
+            }
         }
     }
 
-    fn dial(&mut self, now: Time, target: Target, view: &View<'_>, out: &mut Outbox<Event>) {
-        let addrs = match target {
-            Target::Address(addr) => Vec::from([addr]),
-            Target::Peer(peer) => {
-                view.members.get(&peer).map_or_else(Vec::new, |m| usable(m.record(), view.local))
+    /// Tries what became known of targets since they were dialled.
+    fn follow_up(&mut self, now: Time, view: &View<'_>, out: &mut Outbox<Event>) {
+        for target in self.attempts.targets().collect::<Vec<_>>() {
+            if self.attempts.is_full() {
+                break;
             }
-        };
+            let addrs = self.attempts.untried(target, addresses(target, view));
+            self.dial(now, target, addrs, out);
+        }
+    }
+
+    fn dial(&mut self, now: Time, target: Target, addrs: Vec<SocketAddr>, out: &mut Outbox<Event>) {
         if addrs.is_empty() {
             return;
         }
-        let dial = DialId(self.next_dial);
-        self.next_dial += 1;
-        self.attempts.insert(dial, Attempt { target, addrs: addrs.clone(), started: now });
+        let dial = self.attempts.start(now, target, addrs.clone());
         self.update(target, |p| p.tried = Some(now));
         out.event(Event::Dial { dial, peer: target.peer(), addrs });
     }
@@ -383,12 +385,8 @@ impl Dialer {
     fn is_open(&self, view: &View<'_>, peer: &NodeId) -> bool {
         let somewhere = |m: &Member| m.record().candidates.iter().any(|a| view.local.worth_dialling(*a));
         !view.arbiter.is_connected(peer)
-            && !self.under_way(Target::Peer(*peer))
+            && !self.attempts.under_way(Target::Peer(*peer))
             && view.members.get(peer).is_some_and(somewhere)
-    }
-
-    fn under_way(&self, target: Target) -> bool {
-        self.attempts.values().any(|attempt| attempt.target == target)
     }
 
     fn bootstrap_goals(&self, view: &View<'_>) -> Vec<Target> {
@@ -397,7 +395,8 @@ impl Dialer {
         let due = usable.filter(|addr| {
             let target = Target::Address(**addr);
             let leads_to = self.targets.get(&target).and_then(|progress| progress.reached);
-            let pending = self.under_way(target) || leads_to.is_some_and(|id| view.arbiter.is_connected(&id));
+            let pending =
+                self.attempts.under_way(target) || leads_to.is_some_and(|id| view.arbiter.is_connected(&id));
             !pending && (alone || !belongs_to_someone(**addr, leads_to, view))
         });
         due.map(|addr| Target::Address(*addr)).collect()
@@ -406,7 +405,7 @@ impl Dialer {
     fn anchor_goals(&self, now: Time, view: &View<'_>) -> Vec<Target> {
         let public = |id: &NodeId| view.members.get(id).is_some_and(|m| self.rank(m.record()) == Some(0));
         let have = view.arbiter.sessions().filter(|s| public(&s.peer)).count();
-        let coming = self.attempts.values().filter_map(|a| a.target.peer()).filter(|id| public(id)).count();
+        let coming = self.attempts.targets().filter_map(Target::peer).filter(|id| public(id)).count();
         let mut missing = ANCHORS.saturating_sub(have + coming);
         if missing == 0 {
             return Vec::new();
@@ -455,15 +454,6 @@ impl Dialer {
     }
 }
 
-impl Target {
-    const fn peer(self) -> Option<NodeId> {
-        match self {
-            Self::Address(_) => None,
-            Self::Peer(peer) => Some(peer),
-        }
-    }
-}
-
 fn alone(view: &View<'_>) -> bool {
     view.arbiter.sessions().next().is_none()
 }
@@ -475,9 +465,16 @@ fn belongs_to_someone(addr: SocketAddr, leads_to: Option<NodeId>, view: &View<'_
         || view.members.values().any(|m| m.record().candidates.contains(&addr))
 }
 
-fn usable(record: &Record, local: &Local) -> Vec<SocketAddr> {
-    let worth = record.candidates.iter().copied().filter(|a| local.worth_dialling(*a));
-    worth.take(MAX_CANDIDATES).collect()
+/// Where to try `target`, as far as is known now.
+fn addresses(target: Target, view: &View<'_>) -> Vec<SocketAddr> {
+    match target {
+        Target::Address(addr) => Vec::from([addr]),
+        Target::Peer(peer) => {
+            let candidates = view.members.get(&peer).map_or(&[][..], |m| &m.record().candidates);
+            let worth = candidates.iter().copied().filter(|a| view.local.worth_dialling(*a));
+            worth.take(MAX_CANDIDATES).collect()
+        }
+    }
 }
 
 fn backoff(failures: u32, eager: bool) -> Duration {

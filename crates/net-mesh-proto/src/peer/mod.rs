@@ -3,11 +3,13 @@
 //! | file | the question it answers |
 //! |---|---|
 //! | `dialer` | whom to dial, and when |
+//! | `attempts` | what is being dialled already, and what has it not been tried at |
 //! | `arbiter` | which of the connections to a peer is the session |
 //! | `local` | where this node itself may be reached, and what it can reach |
 //! | `wire` | the messages of arbitration |
 
 pub mod arbiter;
+mod attempts;
 pub mod dialer;
 mod local;
 pub mod wire;

@@ -8,12 +8,12 @@ use core::time::Duration;
 
 use super::{RTT, addr, millis, secs};
 use crate::id::{MeshId, NodeId};
-use crate::membership::{Identity, Membership, Message};
+use crate::membership::{self, Identity, MAX_CANDIDATES, Membership, Message};
 use crate::nat::{Filtering, Mapping};
 use crate::node::{ConnId, DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::peer::arbiter::Arbiter;
-use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, View};
+use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, View};
 use crate::peer::local::Local;
 use crate::rng::Rng;
 use crate::time::Time;
@@ -26,6 +26,8 @@ struct Bench {
     arbiter: Arbiter,
     dialer: Dialer,
     conns: u64,
+    /// Records given out, so that each is newer than the last.
+    records: u64,
 }
 
 /// How a member of the bench is behind its NAT.
@@ -33,6 +35,7 @@ struct Bench {
 enum Nat {
     Unknown,
     Open,
+    Restricted,
     Hard,
 }
 
@@ -40,14 +43,16 @@ fn mesh() -> MeshId {
     MeshId([7; 32])
 }
 
-fn record_of(n: u8, nat: Nat, candidates: Vec<SocketAddr>) -> (NodeId, Message) {
+fn record_of(n: u8, nat: Nat, candidates: Vec<SocketAddr>, newer: u64) -> (NodeId, Message) {
     let (secret, mesh) = ([n; 32], mesh());
-    let identity = Identity { secret: &secret, mesh: &mesh, name: "n", boot: 1, unix_ms: 1_000 };
+    let identity =
+        Identity { secret: &secret, mesh: &mesh, name: "n", boot: 1, unix_ms: 1_000 + 1_000 * newer };
     let mut other = Membership::new(Time::ZERO, &Rng::from_u64(1), &identity);
     other.set_candidates(Time::ZERO, candidates);
     let (mapping, filtering) = match nat {
         Nat::Unknown => (Mapping::Unknown, Filtering::Unknown),
         Nat::Open => (Mapping::None, Filtering::EndpointIndependent),
+        Nat::Restricted => (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent),
         Nat::Hard => (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent),
     };
     let verdict = crate::nat::Verdict { mapping, filtering, ..crate::nat::Verdict::UNKNOWN };
@@ -70,7 +75,7 @@ impl Bench {
         let arbiter = Arbiter::new(NodeId([0; 32]), 1);
         let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap);
         dialer.network_changed(Time::ZERO);
-        Self { now: Time::ZERO, local, membership, arbiter, dialer, conns: 0 }
+        Self { now: Time::ZERO, local, membership, arbiter, dialer, conns: 0, records: 0 }
     }
 
     fn member(&mut self, n: u8, nat: Nat) -> NodeId {
@@ -78,10 +83,16 @@ impl Bench {
     }
 
     fn member_at(&mut self, n: u8, nat: Nat, candidates: Vec<SocketAddr>) -> NodeId {
-        let (id, message) = record_of(n, nat, candidates);
-        self.membership.handle(self.now, id, message, &mut Outbox::new());
-        assert!(self.membership.members().contains_key(&id));
-        self.dialer.member_changed(self.now, id, true);
+        self.records += 1;
+        let (id, message) = record_of(n, nat, candidates, self.records);
+        let mut out = Outbox::new();
+        self.membership.handle(self.now, id, message, &mut out);
+        let events: Vec<_> = core::iter::from_fn(|| out.pop_event()).collect();
+        let change = events.into_iter().find_map(|event| match event {
+            membership::Event::Changed { peer, reachability } if peer == id => Some(reachability),
+            _ => None,
+        });
+        self.dialer.member_changed(self.now, id, change.expect("a newer record is news"));
         id
     }
 
@@ -217,7 +228,7 @@ fn a_new_address_ends_a_rest() {
     bench.member(1, Nat::Unknown);
     let times = bench.failing_until(secs(100));
     assert!(times.len() < 12);
-    bench.dialer.member_changed(bench.now, record_of(1, Nat::Unknown, vec![]).0, true);
+    bench.member_at(1, Nat::Unknown, vec![addr(1), addr(2)]);
     assert_eq!(bench.until(secs(100) + millis(30)).len(), 1);
 }
 
@@ -264,6 +275,208 @@ fn a_bootstrap_address_that_is_this_node_is_left_alone() {
     assert_eq!(dials.iter().map(|d| d.3.clone()).collect::<Vec<_>>(), [vec![addr(3)]]);
     bench.dialer.dialled_self(bench.now, Some(dials[0].1));
     assert!(bench.until(secs(200)).is_empty(), "seen from outside it was this node after all");
+}
+
+// ---------------------------------------------------------------- addresses that become known later
+
+fn lan(last: u8) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::new(10, 0, 0, last).into(), 7000)
+}
+
+/// A bench with one member that is being dialled at its private address, and the attempt.
+fn dialling_a_private_address() -> (Bench, NodeId, DialId) {
+    let mut bench = Bench::new(&[]);
+    let peer = bench.member_at(1, Nat::Hard, vec![lan(1)]);
+    let first = bench.until(secs(1));
+    assert_eq!(first.iter().map(|d| d.3.clone()).collect::<Vec<_>>(), [vec![lan(1)]]);
+    (bench, peer, first[0].1)
+}
+
+#[test]
+fn an_address_learned_during_an_attempt_is_tried_at_once_and_alone() {
+    let (mut bench, peer, first) = dialling_a_private_address();
+    bench.member_at(1, Nat::Hard, vec![addr(1), lan(1)]);
+    let further = bench.until(secs(1) + millis(20));
+    assert_eq!(further.iter().map(|d| (d.2, d.3.clone())).collect::<Vec<_>>(), [(Some(peer), vec![addr(1)])]);
+    assert_ne!(further[0].1, first, "under a name of its own");
+    bench.member_at(1, Nat::Unknown, vec![lan(1), addr(1)]);
+    assert!(bench.until(secs(8)).is_empty(), "a record with nothing new in it is no reason for another");
+    bench.fail(first);
+    assert!(bench.until(secs(9)).is_empty(), "nor is a failure beside an attempt under way");
+    bench.member_at(1, Nat::Hard, vec![lan(1), addr(1)]);
+    assert!(bench.until(secs(10)).is_empty(), "and what was tried is not tried again meanwhile");
+}
+
+#[test]
+fn a_target_has_failed_once_when_its_last_attempt_has() {
+    let (mut bench, _, first) = dialling_a_private_address();
+    bench.member_at(1, Nat::Hard, vec![addr(1), lan(1)]);
+    let second = bench.until(secs(2))[0].1;
+    bench.fail(first);
+    bench.fail(second);
+    let again = bench.until(secs(2) + millis(1_300));
+    let addrs: Vec<_> = again.iter().map(|d| d.3.clone()).collect();
+    assert_eq!(addrs, [vec![addr(1), lan(1)]], "after the first rest, not the second; and at everything");
+    assert!(again[0].0.since(Time::ZERO + secs(2)) >= millis(740), "but after a rest");
+}
+
+#[test]
+fn what_is_left_when_one_attempt_succeeds_neither_adds_a_rest_nor_is_waited_for() {
+    for direction in [Direction::Outgoing, Direction::Incoming] {
+        let (mut bench, peer, first) = dialling_a_private_address();
+        bench.member_at(1, Nat::Hard, vec![addr(1), lan(1)]);
+        let second = bench.until(secs(2))[0].1;
+        let own = (direction == Direction::Outgoing).then_some(second);
+        let conn = bench.session(peer, direction, own);
+        assert!(bench.until(secs(3)).is_empty());
+        bench.member_at(1, Nat::Hard, vec![addr(1), lan(1), addr(77)]);
+        assert!(bench.until(secs(4)).is_empty(), "there is a session: nothing more to try");
+        bench.arbiter.closed(bench.now, conn, &mut Outbox::new());
+        bench.dialer.session_down(bench.now, peer);
+        let again = bench.until(secs(4) + millis(520));
+        assert_eq!(again.len(), 1, "{direction:?}: the old attempts are not waited for");
+        assert_eq!(again[0].3, [addr(1), lan(1), addr(77)]);
+        bench.fail(first);
+        bench.fail(again[0].1);
+        let after = bench.until(secs(4) + millis(520 + 1_300));
+        assert_eq!(after.len(), 1, "{direction:?}: one failure, one first rest");
+    }
+}
+
+#[test]
+fn a_record_that_changes_without_end_gets_few_attempts_at_a_time_and_few_addresses_in_all() {
+    let (mut bench, ..) = dialling_a_private_address();
+    let other = |n: u16| SocketAddr::new(Ipv4Addr::new(203, 0, 113, 7).into(), n);
+    let mut dialled = Vec::new();
+    for n in 0..200u16 {
+        bench.member_at(1, Nat::Hard, vec![other(1_000 + n)]);
+        let started = bench.until(secs(2) + millis(100 * u64::from(n)));
+        dialled.extend(started.into_iter().map(|d| (d.1, d.3)));
+        assert!(bench.dialer.attempts() <= 1 + MAX_FURTHER);
+        if n % 2 == 1 && dialled.len() > 1 {
+            // One further attempt ends, the first is still there: the generation goes on.
+            bench.fail(dialled[dialled.len() - 2].0);
+        }
+    }
+    let addrs: Vec<_> = dialled.iter().flat_map(|d| d.1.clone()).collect();
+    assert_eq!(addrs.iter().collect::<BTreeSet<_>>().len(), addrs.len(), "each address once");
+    // One went to the first attempt.
+    assert_eq!(addrs.len(), 3 * MAX_CANDIDATES - 1);
+}
+
+#[test]
+fn further_attempts_count_among_all_and_wait_for_room() {
+    let mut bench = Bench::new(&[]);
+    let peers: Vec<_> = (1..=60).map(|n| bench.member_at(n, Nat::Hard, vec![lan(n)])).collect();
+    for peer in &peers {
+        bench.dialer.want(bench.now, *peer);
+    }
+    let dials = bench.until(secs(1));
+    assert_eq!(dials.len(), MAX_DIALS);
+    let n = (1..=60).find(|n| dials[3].3 == [lan(*n)]).unwrap();
+    bench.member_at(n, Nat::Hard, vec![lan(n), addr(n)]);
+    assert!(bench.until(secs(2)).is_empty());
+    bench.fail(dials[9].1);
+    let next = bench.until(secs(2) + millis(50));
+    assert_eq!(next.iter().map(|d| d.3.clone()).collect::<Vec<_>>(), [vec![addr(n)]]);
+    assert_eq!(bench.dialer.attempts(), MAX_DIALS);
+}
+
+#[test]
+fn a_rest_ends_early_when_the_peer_connects_or_its_verdict_or_addresses_change() {
+    let changes: [fn(&mut Bench, NodeId); 3] = [
+        |bench, _| {
+            bench.member_at(1, Nat::Unknown, vec![addr(1)]);
+        },
+        |bench, _| {
+            bench.member_at(1, Nat::Hard, vec![addr(1), lan(1)]);
+        },
+        // Its connection ends before it is a session.
+        |bench, peer| {
+            bench.dialer.connected(bench.now, peer, Direction::Incoming, None);
+            bench.dialer.connection_lost(bench.now, peer);
+        },
+    ];
+    for wanted in [false, true] {
+        for (n, change) in changes.iter().enumerate() {
+            let mut bench = Bench::new(&[]);
+            let peer = bench.member(1, Nat::Hard);
+            bench.failing_until(secs(200));
+            if wanted {
+                bench.dialer.want(bench.now, peer);
+                bench.failing_until(secs(220));
+            }
+            let at = bench.now;
+            let next = bench.dialer.poll_timeout().unwrap().at;
+            assert!(next.since(at) > millis(1_300), "it rests: {:?}", next.since(at));
+            change(&mut bench, peer);
+            let dials = bench.until(at.since(Time::ZERO) + millis(1_300));
+            assert_eq!(dials.len(), 1, "change {n}, wanted {wanted}");
+        }
+    }
+}
+
+/// How long a driver tries.
+const ATTEMPT: Duration = Duration::from_secs(8);
+
+/// An attempt that one of two nodes made: from when to when, and where.
+type Made = (Time, Time, Vec<SocketAddr>);
+
+/// Two nodes that are behind port-restricted NATs and want each other. Each dials into the void until
+/// `end`; node n learns the other's reflexive address at `learns[n]`.
+fn two_that_want_each_other(seed: u64, wants: [Time; 2], learns: [Time; 2], end: Time) -> [Vec<Made>; 2] {
+    core::array::from_fn(|n| {
+        let mut bench = Bench::new(&[]);
+        bench.dialer = Dialer::new(Rng::from_u64(seed * 2 + u64::try_from(n).unwrap()), &[]);
+        for other in 20..28 {
+            bench.member(other, Nat::Hard);
+        }
+        let peer = bench.member_at(1, Nat::Restricted, vec![lan(1)]);
+        let (mut made, mut under_way) = (Vec::<Made>::new(), BTreeSet::new());
+        let mut todo = BTreeSet::from([(wants[n], false), (learns[n], true)]);
+        loop {
+            let alarm = bench.dialer.poll_timeout().map(|d| d.at);
+            let failure = under_way.first().map(|(at, _)| *at);
+            let step = todo.first().map(|(at, _)| *at);
+            let Some(at) = alarm.into_iter().chain(failure).chain(step).min().filter(|at| *at < end) else {
+                return made;
+            };
+            bench.now = bench.now.max(at);
+            if failure == Some(at) {
+                let (_, dial) = under_way.pop_first().unwrap();
+                bench.fail(dial);
+            } else if step == Some(at) {
+                let (_, learns) = todo.pop_first().unwrap();
+                if learns {
+                    bench.member_at(1, Nat::Restricted, vec![addr(1), lan(1)]);
+                } else {
+                    bench.dialer.want(at, peer);
+                }
+            }
+            for (started, dial, to, addrs) in bench.until(bench.now.since(Time::ZERO)) {
+                assert_eq!(to, Some(peer), "nobody else is worth dialling");
+                under_way.insert((started + ATTEMPT, dial));
+                made.push((started, started + ATTEMPT, addrs));
+            }
+        }
+    })
+}
+
+#[test]
+fn two_behind_port_restricted_nats_try_each_others_reflexive_address_at_the_same_time() {
+    let mut rng = Rng::from_u64(9);
+    for seed in 0..200 {
+        let wants = [(); 2].map(|()| Time::from_millis(100 + rng.below(12_000)));
+        let earlier = Time::from_millis(rng.below(25_000)).max(wants[0]).max(wants[1]);
+        let later = earlier + millis(rng.below(2_001));
+        let learns = if rng.chance(0.5) { [earlier, later] } else { [later, earlier] };
+        let made = two_that_want_each_other(seed, wants, learns, later + secs(20));
+        let reflexive = |n: usize| made[n].iter().filter(|(.., addrs)| addrs.contains(&addr(1)));
+        let overlaps = reflexive(0)
+            .flat_map(|a| reflexive(1).map(move |b| (a.0.max(b.0), a.1.min(b.1))))
+            .filter(|(from, until)| *from <= later + secs(1) && *until >= *from + secs(5));
+        assert!(overlaps.count() > 0, "seed {seed}: wants {wants:?}, learns {learns:?}: {made:#?}");
+    }
 }
 
 // ---------------------------------------------------------------- own addresses
