@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
+use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
 use net_mesh_proto::outbox::SocketId;
 use net_mesh_proto::time::Time;
@@ -232,12 +233,12 @@ impl Driver {
         match event {
             Event::SessionUp { peer, conn } => {
                 if let Some(link) = self.links.get(&conn) {
-                    tracing::info!(peer = %peer.short(), name = ?self.shared.member_name(&peer), addr = %link.remote, "session up");
+                    tracing::info!(peer = %peer.short(), name = self.name(&peer), addr = %link.remote, "session up");
                     self.shared.session_up(Arc::clone(link));
                 }
             }
             Event::SessionDown { peer } => {
-                tracing::info!(peer = %peer.short(), name = ?self.shared.member_name(&peer), "session down");
+                tracing::info!(peer = %peer.short(), name = self.name(&peer), "session down");
                 self.shared.session_down(&peer);
             }
             Event::MemberChanged { peer } => {
@@ -264,6 +265,11 @@ impl Driver {
             }
             Event::Dropped { reason, count } => tracing::debug!(reason = reason.name(), count, "dropped"),
         }
+    }
+
+    /// A peer's name, for the log; empty before its record has come.
+    fn name(&self, peer: &NodeId) -> String {
+        self.shared.member_name(peer).unwrap_or_default()
     }
 
     fn open_other_port(&mut self) {
