@@ -273,13 +273,9 @@ impl Driver {
     }
 
     fn open_other_port(&mut self) {
-        for (v6, at) in [(false, "0.0.0.0:0"), (true, "[::]:0")] {
-            let Some(main) = self.shared.socket.local_addrs().into_iter().find(|a| a.is_ipv6() == v6) else {
-                continue;
-            };
+        for main in self.shared.socket.local_addrs() {
             // On the same address as the main socket, so that only the port differs.
-            let addr = at.parse().map_or(main, |any: SocketAddr| SocketAddr::new(main.ip(), any.port()));
-            self.open(SocketId::OTHER, addr);
+            self.open(SocketId::OTHER, SocketAddr::new(main.ip(), 0));
         }
     }
 

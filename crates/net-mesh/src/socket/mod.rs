@@ -39,6 +39,10 @@ use slots::Slots;
 /// whoever sent them repeats what matters.
 pub(crate) const INBOX: usize = 1024;
 
+/// Errors taken in a row before others get their turn: as many ICMP messages may wait, but a socket that
+/// fails for good must not hold the thread.
+const MAX_ERRORS: usize = 64;
+
 /// A datagram for the driver: who sent it, and what.
 pub(crate) type Datagram = (SocketAddr, Bytes);
 
@@ -163,13 +167,20 @@ impl AsyncUdpSocket for MeshSocket {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         for i in 0..self.wires.len() {
             let wire = &self.wires[(first + i) % self.wires.len()];
+            let mut errors = 0;
             while let Poll::Ready(received) = wire.socket.poll_recv(cx, bufs, meta) {
                 let count = match received {
                     Ok(count) => count,
-                    Err(e) => {
+                    Err(e) if errors < MAX_ERRORS => {
                         // An ICMP error for an earlier datagram; says nothing about this socket.
                         tracing::trace!(error = %e, "receiving failed");
+                        errors += 1;
                         continue;
+                    }
+                    Err(e) => {
+                        tracing::debug!(error = %e, "receiving fails again and again");
+                        cx.waker().wake_by_ref();
+                        break;
                     }
                 };
                 if self.sort(&mut bufs[..count], &mut meta[..count]) {
