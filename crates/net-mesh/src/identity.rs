@@ -145,6 +145,12 @@ pub enum IdentityError {
         "the node's key is not an Ed25519 key in PKCS #8; make one with `openssl genpkey -algorithm ed25519`"
     )]
     NotEd25519,
+    /// The certificate is not of X.509 version 3.
+    #[error(
+        "the node's certificate is not of X.509 version 3; sign it with an extension, for instance \
+         basicConstraints=CA:FALSE"
+    )]
+    Version,
     /// The certificate is for another key.
     #[error("the certificate is not for this key")]
     KeyMismatch,
@@ -216,6 +222,9 @@ impl Identity {
     ) -> Result<Self, IdentityError> {
         let not_trusted = |e: webpki::Error| IdentityError::NotTrusted(e.to_string());
         let root = webpki::anchor_from_trusted_cert(ca).map_err(not_trusted)?.to_owned();
+        if let Err(webpki::Error::UnsupportedCertVersion) = webpki::EndEntityCert::try_from(&chain[0]) {
+            return Err(IdentityError::Version);
+        }
         if node_of(&chain[0]) != Some(key.id()) {
             return Err(IdentityError::KeyMismatch);
         }

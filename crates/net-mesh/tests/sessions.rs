@@ -147,3 +147,40 @@ async fn a_node_that_is_dropped_tells_its_peers_and_frees_its_port() {
     })
     .await;
 }
+
+/// An authority, and what it gives to nodes, as an operator's own tools would make them.
+struct Authority(rcgen::Issuer<'static, rcgen::KeyPair>, String);
+
+impl Authority {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(rcgen::Issuer::new(params, key), pem)
+    }
+
+    async fn node(&self, from: Option<&net_mesh::Mesh>) -> net_mesh::Mesh {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let params = rcgen::CertificateParams::new(vec!["host.example".to_owned()]).unwrap();
+        let cert = params.signed_by(&key, &self.0).unwrap();
+        let identity = net_mesh::Identity::from_pem(&self.1, &cert.pem(), &key.serialize_pem()).unwrap();
+        let mut builder = net_mesh::Mesh::builder(identity).listen("127.0.0.1:0".parse().unwrap());
+        if let Some(from) = from {
+            builder = builder.bootstrap(from.local_addrs()[0]);
+        }
+        builder.start().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn nodes_with_an_operators_certificates_talk_and_those_of_another_operator_do_not() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let a = ours.node(None).await;
+    let b = ours.node(Some(&a)).await;
+    let stranger = theirs.node(Some(&a)).await;
+    assert!(within("a pong", loop_ping(&b, &a)).await);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(stranger.peers().is_empty());
+    assert_eq!(a.peers().len(), 1);
+}
