@@ -5,6 +5,7 @@
 //! | `on_a_real_kernel` | behind NATs of the Linux kernel, in network namespaces made by the test |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
+//! | `the_lab` | in the simulated internet that the program carries |
 //! | `wrong_input` | wherever something is wrong |
 //!
 //! `NET_MESH_BIN` names another build of the program to test, an optimised one for example.
@@ -16,5 +17,6 @@
 mod loopback;
 mod on_a_real_kernel;
 mod support;
+mod the_lab;
 mod with_coturn;
 mod wrong_input;
