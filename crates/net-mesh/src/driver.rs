@@ -247,7 +247,7 @@ impl Driver {
             }
             Event::MemberGone { peer } => {
                 tracing::info!(peer = %peer.short(), "member gone");
-                self.shared.changed();
+                self.shared.member_gone(&peer);
             }
             Event::Reflexive(addrs) => tracing::info!(?addrs, "reflexive addresses"),
             Event::Classified { verdict, missing } => tracing::info!(

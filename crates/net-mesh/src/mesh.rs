@@ -118,6 +118,11 @@ impl Shared {
         self.changed();
     }
 
+    pub(crate) fn member_gone(&self, peer: &NodeId) {
+        lock(&self.failed).remove(peer);
+        self.changed();
+    }
+
     pub(crate) fn dial_failed(&self, peer: Option<NodeId>) {
         if let Some(peer) = peer.filter(|p| self.link(p).is_none()) {
             lock(&self.failed).insert(peer, ());

@@ -1,14 +1,13 @@
 //! The simulated internet that the program carries: whole nodes, in virtual time.
 
-use std::process::Command;
-
 use serde_json::Value;
 
+use crate::support::node::net_mesh;
+
 fn lab(seed: u64) -> (bool, Vec<u8>, String) {
-    let out = Command::new(env!("CARGO_BIN_EXE_net-mesh"))
-        .args(["lab", "--json", "--seed", &seed.to_string()])
-        .output()
-        .unwrap();
+    // It has no home, and needs none.
+    let mut command = net_mesh("/nonexistent".as_ref());
+    let out = command.args(["lab", "--json", "--seed", &seed.to_string()]).output().unwrap();
     (out.status.success(), out.stdout, String::from_utf8_lossy(&out.stderr).into_owned())
 }
 
