@@ -28,6 +28,9 @@ const EXCESS: u64 = (MAX_EVENT + FULL + HEADER) as u64;
 /// Acknowledgements are sent about this often while the application reads.
 const ACK_EVERY: Duration = Duration::from_millis(20);
 
+/// ... or within this, once it has not read for a while: well within the publisher's stall time,
+const ACK_WITHIN: Duration = Duration::from_millis(500);
+
 /// ... and as soon as it has taken this many bytes.
 const ACK_AFTER: u64 = 256 << 10;
 
@@ -79,6 +82,7 @@ impl Progress {
     /// Waits until there is something to acknowledge that `said` does not cover, and a little longer unless
     /// it is much.
     async fn beyond(&self, said: u64) -> u64 {
+        let mut pause = ACK_EVERY;
         loop {
             // While something is queued the application may take it at any time, and does not tell.
             let idle = self.bytes.load(Ordering::Relaxed) == self.queued.load(Ordering::Relaxed)
@@ -86,11 +90,13 @@ impl Progress {
             if idle {
                 self.news.notified().await;
             }
-            let _ = timeout(ACK_EVERY, self.news.notified()).await;
+            let _ = timeout(pause, self.news.notified()).await;
             let taken = self.taken.load(Ordering::Relaxed);
             if taken != said {
                 return taken;
             }
+            // An application that does not read is asked less and less often.
+            pause = (2 * pause).min(ACK_WITHIN);
         }
     }
 }
