@@ -52,6 +52,10 @@ struct Cursor {
     acked: u64,
     /// The first event not handed out.
     sent: u64,
+    /// Where the segment of the first event not acknowledged begins, in bytes since the start.
+    acked_at: u64,
+    /// Where the last segment handed out ends, in bytes since the start.
+    sent_to: u64,
     /// Tells this attachment from earlier ones under the same id.
     generation: u64,
     progressed: Instant,
@@ -134,7 +138,11 @@ impl Log {
                 return Room::Free;
             };
             let mut wait: Option<Instant> = None;
-            for cursor in self.cursors.values_mut().filter(|c| !c.stalled && c.acked < oldest_end) {
+            // What waits for a member that may never come holds nobody up.
+            let holding = |(id, c): &(&CursorId, &mut Cursor)| {
+                !matches!(id, CursorId::Pending(_)) && !c.stalled && c.acked < oldest_end
+            };
+            for (_, cursor) in self.cursors.iter_mut().filter(holding) {
                 let until = cursor.progressed.max(full_since) + self.stall;
                 if until <= now {
                     cursor.stalled = true;
@@ -218,8 +226,17 @@ impl Log {
         let start = wanted.clamp(self.oldest(), self.next);
         self.generations += 1;
         let generation = self.generations;
-        let cursor =
-            Cursor { acked: start, sent: start, generation, progressed: now, stalled: false, expires: None };
+        let at = self.sealed.get(self.index_of(start)).map_or(self.sealed_to, |s| s.offset);
+        let cursor = Cursor {
+            acked: start,
+            sent: start,
+            acked_at: at,
+            sent_to: at,
+            generation,
+            progressed: now,
+            stalled: false,
+            expires: None,
+        };
         self.cursors.insert(id, cursor);
         self.trim();
         Some((generation, start))
@@ -271,20 +288,22 @@ impl Log {
     /// acknowledged.
     pub(super) fn next_for(&mut self, id: CursorId, generation: u64) -> Option<Segment> {
         let cursor = self.cursors.get(&id).filter(|c| c.generation == generation)?;
-        let (acked, sent) = (cursor.acked, cursor.sent);
-        if sent >= self.next {
+        let (acked, sent, ahead) = (cursor.acked, cursor.sent, cursor.sent_to - cursor.acked_at);
+        if sent >= self.next || (sent > acked && ahead >= CREDIT) {
             return None;
         }
         if self.sealed.back().is_none_or(|s| s.end() <= sent) {
             self.seal();
         }
         let next = self.sealed.get(self.index_of(sent))?;
-        let unacknowledged = self.sealed.get(self.index_of(acked)).map_or(0, |s| next.offset - s.offset);
-        if unacknowledged >= CREDIT {
-            return None;
+        let (segment, offset, end) = (next.segment.clone(), next.offset, next.offset + next.size() as u64);
+        let cursor = self.cursors.get_mut(&id)?;
+        if sent <= acked {
+            // Nothing is outstanding, or what was between is gone.
+            cursor.acked_at = offset;
         }
-        let segment = next.segment.clone();
-        self.cursors.get_mut(&id)?.sent = segment.end();
+        cursor.sent_to = end;
+        cursor.sent = segment.end();
         Some(segment)
     }
 
@@ -295,11 +314,14 @@ impl Log {
 
     /// The subscriber's application has taken everything before `upto`.
     pub(super) fn ack(&mut self, now: Instant, id: CursorId, generation: u64, upto: u64) {
+        let at = self.sealed.get(self.index_of(upto)).filter(|s| s.segment.first <= upto).map(|s| s.offset);
         let Some(cursor) = self.cursors.get_mut(&id).filter(|c| c.generation == generation) else { return };
         // Nobody has what was not sent.
         let upto = upto.min(cursor.sent);
         if upto > cursor.acked {
             cursor.acked = upto;
+            cursor.acked_at =
+                if upto == cursor.sent { cursor.sent_to } else { at.unwrap_or(cursor.acked_at) };
             cursor.progressed = now;
             cursor.stalled = false;
             self.trim();
