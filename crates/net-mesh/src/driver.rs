@@ -117,19 +117,21 @@ impl Driver {
                 biased;
                 () = stop.notified() => break,
                 () = wake => {}
+                _ = tick.tick() => self.tick(),
+                () = subscriptions.subscriptions.notified() => {
+                    let channels = self.shared.hub.subscribed();
+                    self.handle(Input::Command(Command::Subscriptions(channels)));
+                }
                 Some(datagram) = self.inbox.recv() => self.datagram(&datagram),
                 signal = self.signals.recv() => match signal {
                     Some(signal) => self.signal(signal),
                     None => break,
                 },
-                () = subscriptions.subscriptions.notified() => {
-                    let channels = self.shared.hub.subscribed();
-                    self.handle(Input::Command(Command::Subscriptions(channels)));
-                }
-                _ = tick.tick() => self.tick(),
             }
             self.catch_up();
             self.drain();
+            // What was decided is carried on by other tasks, which may share this thread.
+            tokio::task::yield_now().await;
         }
     }
 

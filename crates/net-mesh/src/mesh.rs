@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) drops: Arc<DropCounters>,
     /// Tells the driver to end.
     pub(crate) stop: Arc<Notify>,
+    /// Tells those who wait for peers that the node is shutting down.
+    down: watch::Sender<bool>,
     node: Mutex<Node>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     /// Peers whose session was lost or could not be opened, until one is.
@@ -126,6 +128,16 @@ impl Shared {
     pub(crate) fn dial_failed(&self, peer: Option<NodeId>) {
         if let Some(peer) = peer.filter(|p| self.link(p).is_none()) {
             lock(&self.failed).insert(peer, ());
+        }
+    }
+
+    /// What a future comes to, unless the node shuts down before.
+    async fn unless_down<T>(&self, future: impl Future<Output = T>) -> Result<T, PeerError> {
+        let mut down = self.down.subscribe();
+        tokio::select! {
+            biased;
+            _ = down.wait_for(|down| *down) => Err(PeerError::ShutDown),
+            result = future => Ok(result),
         }
     }
 
@@ -247,6 +259,7 @@ impl Mesh {
             socket: Arc::clone(&parts.socket),
             drops: Arc::clone(&parts.drops),
             stop: Arc::default(),
+            down: watch::channel(false).0,
             node: Mutex::new(Node::new(clock.now(), parts.seed, parts.config)),
             links: Mutex::default(),
             failed: Mutex::default(),
@@ -482,7 +495,8 @@ impl Mesh {
     /// # Errors
     /// If the node is shutting down.
     pub async fn accept_stream(&self) -> Result<(NodeId, SendStream, RecvStream), PeerError> {
-        self.inner.streams.lock().await.recv().await.ok_or(PeerError::ShutDown)
+        let next = async { self.inner.streams.lock().await.recv().await };
+        self.shared().unless_down(next).await?.ok_or(PeerError::ShutDown)
     }
 
     /// Sends a datagram to `peer`: unordered, may be lost. 1100 bytes fit on every path.
@@ -505,7 +519,8 @@ impl Mesh {
     /// # Errors
     /// If the node is shutting down.
     pub async fn recv_datagram(&self) -> Result<(NodeId, Bytes), PeerError> {
-        self.inner.datagrams.lock().await.recv().await.ok_or(PeerError::ShutDown)
+        let next = async { self.inner.datagrams.lock().await.recv().await };
+        self.shared().unless_down(next).await?.ok_or(PeerError::ShutDown)
     }
 
     /// Opens a session with `peer` if there is none.
@@ -528,18 +543,20 @@ impl Mesh {
                 if !known {
                     return Err(PeerError::Unknown(peer));
                 }
+                // Said again now and then, in case the driver's queue was full.
                 shared.command(Command::Want { peer });
-                if changes.changed().await.is_err() {
-                    return Err(PeerError::ShutDown);
-                }
+                let _ = timeout(Duration::from_secs(1), changes.changed()).await;
             }
         };
-        timeout(SESSION_WAIT, found).await.unwrap_or(Err(PeerError::Unreachable(peer)))
+        let found = shared.unless_down(timeout(SESSION_WAIT, found)).await?;
+        found.unwrap_or(Err(PeerError::Unreachable(peer)))
     }
 
-    /// Waits until something changed in who is a member or has a session with this node.
+    /// Waits until something changed in who is a member or has a session with this node, or until the node
+    /// shuts down.
     pub async fn changed(&self) {
-        let _ = self.shared().changes.subscribe().changed().await;
+        let mut changes = self.shared().changes.subscribe();
+        let _ = self.shared().unless_down(changes.changed()).await;
     }
 
     /// Stops the node: gives subscribers up to two seconds to take what was published, tells the mesh
@@ -556,6 +573,7 @@ impl Mesh {
             tokio::time::sleep(slowest.unwrap_or_default().min(Duration::from_millis(300))).await;
         }
         shared.hub.close();
+        shared.down.send_replace(true);
         self.inner.sessions.shutdown().await;
         shared.stop.notify_one();
     }

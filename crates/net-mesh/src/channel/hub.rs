@@ -211,18 +211,22 @@ impl Hub {
         let own = self.channel(channel).ok_or(too_many.clone())?;
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let (subscriber, subscription) = Subscriber::new(id, own, Arc::clone(self));
-        let sessions = {
+        {
+            // Under one lock with what sessions do, so that no session is missed or followed when it is
+            // no longer the one.
             let mut state = lock(&self.state);
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(SubscribeError::ShutDown);
+            }
             if state.subscribers.len() >= MAX_SUBSCRIPTIONS {
                 return Err(too_many);
             }
             state.subscribers.insert(id, Arc::clone(&subscriber));
-            state.sessions.clone()
-        };
-        subscriber.follow_own();
-        for (peer, connection) in sessions {
-            subscriber.follow(peer, connection);
+            for (peer, connection) in &state.sessions {
+                subscriber.follow(*peer, connection.clone());
+            }
         }
+        subscriber.follow_own();
         self.members.subscriptions_changed();
         Ok(subscription)
     }
@@ -244,13 +248,12 @@ impl Hub {
 
     /// There is a session with `peer`, perhaps in place of another one.
     pub(crate) fn session_up(&self, peer: NodeId, connection: Connection) {
-        let subscribers: Vec<_> = {
+        {
             let mut state = lock(&self.state);
             state.sessions.insert(peer, connection.clone());
-            state.subscribers.values().cloned().collect()
-        };
-        for subscriber in subscribers {
-            subscriber.follow(peer, connection.clone());
+            for subscriber in state.subscribers.values() {
+                subscriber.follow(peer, connection.clone());
+            }
         }
         self.members_changed();
     }
@@ -295,7 +298,9 @@ impl Hub {
     /// Ends every subscription of this node's own: they yield what they hold, then nothing.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        for subscriber in std::mem::take(&mut lock(&self.state).subscribers).values() {
+        let mut state = lock(&self.state);
+        state.sessions.clear();
+        for subscriber in std::mem::take(&mut state.subscribers).values() {
             subscriber.close();
         }
     }

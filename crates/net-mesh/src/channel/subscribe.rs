@@ -39,6 +39,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
+/// How long the end of a subscription waits for its goodbye to be sent.
+const GOODBYE_WAIT: Duration = Duration::from_secs(2);
+
 /// A segment on its way to the application.
 #[derive(Debug)]
 struct Batch {
@@ -108,6 +111,9 @@ struct Position {
     next: u64,
 }
 
+/// Held by the task that follows a publisher.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// A subscription, as the node holds it.
 pub(super) struct Subscriber {
     id: u64,
@@ -116,7 +122,7 @@ pub(super) struct Subscriber {
     queue: mpsc::UnboundedSender<Batch>,
     positions: Mutex<BTreeMap<NodeId, Position>>,
     /// The task that follows each publisher.
-    followers: Mutex<BTreeMap<NodeId, JoinHandle<()>>>,
+    followers: Mutex<BTreeMap<NodeId, (Turn, JoinHandle<()>)>>,
     done: watch::Sender<bool>,
 }
 
@@ -203,17 +209,28 @@ impl Subscriber {
     pub(super) fn follow(self: &Arc<Self>, peer: NodeId, connection: Connection) {
         let mut followers = lock(&self.followers);
         let earlier = followers.remove(&peer);
+        // Two followers at once would deliver twice: the later one waits until the earlier one is gone.
+        let turn = earlier.map_or_else(Arc::default, |(turn, task)| {
+            task.abort();
+            turn
+        });
+        let next_turn = Arc::clone(&turn);
         let subscriber = Arc::clone(self);
         let task = tokio::spawn(async move {
-            if let Some(earlier) = earlier {
-                // Two followers at once would deliver twice.
-                earlier.abort();
-                let _ = earlier.await;
+            let _turn = turn.lock_owned().await;
+            let mut done = subscriber.done.subscribe();
+            // A subscription that ends is said goodbye to on the stream, so that is waited for.
+            let following = subscriber.keep_following(peer, connection);
+            tokio::pin!(following);
+            tokio::select! {
+                biased;
+                () = &mut following => return,
+                _ = done.wait_for(|done| *done) => {}
             }
-            subscriber.keep_following(peer, connection).await;
+            let _ = timeout(GOODBYE_WAIT, following).await;
         });
-        followers.insert(peer, task);
-        followers.retain(|_, task| !task.is_finished());
+        followers.retain(|_, (_, task)| !task.is_finished());
+        followers.insert(peer, (next_turn, task));
     }
 
     /// Follows `peer` for as long as the connection lasts: a stream that ends before may be one that the
@@ -252,7 +269,7 @@ impl Subscriber {
         tokio::select! {
             biased;
             _ = done.wait_for(|done| *done) => {}
-            result = self.copy_stream(peer, &mut recv, &progress) => return result,
+            Err(reason) = self.copy_stream(peer, &mut recv, &progress) => return Err(reason),
             () = write_acks(&mut send, &progress, next) => return Err("the publisher ended it".to_owned()),
         }
         // Best effort: a publisher that does not hear it lets the cursor expire.
@@ -349,9 +366,10 @@ impl Drop for Handle {
 /// publisher wait.
 pub struct Subscription {
     channel: Arc<str>,
+    /// Dropped first: what arrives until then is still welcome.
+    _handle: Handle,
     batches: mpsc::UnboundedReceiver<Batch>,
     current: Option<Batch>,
-    _handle: Handle,
 }
 
 impl Subscription {

@@ -176,6 +176,28 @@ async fn a_subscriber_is_sent_its_credit_ahead_and_more_when_it_takes_some() {
     assert!((980..=1020).contains(&more), "{more} more were sent for 1000 taken");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stopped_subscriber_is_sent_its_credit_and_no_more_however_far_the_log_goes_on() {
+    let (mut log, start) = (Log::new(6 << 20, STALL), Instant::now());
+    let (stopped, first) = log.attach(start, remote(1), None).unwrap();
+    let (live, _) = log.attach(start, remote(2), None).unwrap();
+    let (mut sent, mut now) = (0, start);
+    for n in 1..=30_000 {
+        if let Room::Full(until) = log.room(now, 1024) {
+            now = until;
+            assert_eq!(log.room(now, 1024), Room::Free);
+        }
+        log.push(0, &[0; 1000]);
+        sent += drain(&mut log, remote(1), stopped, first).len() as u64;
+        drain(&mut log, remote(2), live, first);
+        log.ack(now, remote(2), live, n + 1);
+    }
+    assert!(sent * 1003 < CREDIT + 2 * FULL as u64, "{sent} events were sent");
+    log.ack(now, remote(1), stopped, sent + 1);
+    let more = drain(&mut log, remote(1), stopped, first);
+    assert!(more[0] > sent + 1 && more.len() > 1000, "what is left comes once it takes again");
+}
+
 /// A subscriber of the model: what it holds, and how far it has got.
 struct Model {
     id: CursorId,

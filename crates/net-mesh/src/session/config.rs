@@ -36,8 +36,9 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Unread data of one stream, in bytes. Twice the bandwidth-delay product of 100 Mbit/s at 160 ms.
 const STREAM_WINDOW: u32 = 4 << 20;
 
-/// Unread data of one session, in bytes: what a peer can make this node remember.
-const SESSION_WINDOW: u32 = 16 << 20;
+/// Unread data of one session, in bytes: what a peer can make this node remember. Sixteen streams that
+/// the application leaves unread fill it; subscriptions never do, since they are always read.
+const SESSION_WINDOW: u32 = 64 << 20;
 
 /// Unacknowledged data towards one peer, in bytes.
 const SEND_WINDOW: u64 = 8 << 20;

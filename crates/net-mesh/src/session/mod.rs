@@ -210,14 +210,21 @@ impl Sessions {
             return;
         }
         link.run(self.signals.clone(), Arc::clone(&self.services));
-        let (socket, signals) = (Arc::clone(&self.socket), self.signals.clone());
+        // The socket is not kept open for the sake of a slot.
+        let (socket, signals) = (Arc::downgrade(&self.socket), self.signals.clone());
         tokio::spawn(async move {
             let reason = connection.closed().await;
+            drop(connection);
+            if let Some(socket) = socket.upgrade() {
+                socket.slots().retire(slot);
+            }
             tracing::debug!(?peer, conn = id.0, %reason, "connection closed");
             let _ = signals.send(Signal::Closed { conn: id }).await;
             // What closes it is still to be sent, and repeated to a peer that did not hear it.
             tokio::time::sleep(LINGER).await;
-            socket.slots().release(slot);
+            if let Some(socket) = socket.upgrade() {
+                socket.slots().release(slot);
+            }
         });
     }
 

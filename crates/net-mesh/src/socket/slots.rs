@@ -192,6 +192,16 @@ impl Slots {
         entry.routes.settle()
     }
 
+    /// A connection on the slot has ended. If it was the last, the slot still serves for saying so, but its
+    /// addresses are free: the next attempt must not be tied to the route that may have died.
+    pub(crate) fn retire(&self, slot: SlotId) {
+        let mut table = self.write();
+        let Some(entry) = table.slots.get_mut(&slot).filter(|s| s.users <= 1) else { return };
+        for source in std::mem::take(&mut entry.sources) {
+            table.by_source.remove(&source);
+        }
+    }
+
     /// One connection or attempt less uses the slot; the last one removes it.
     pub(crate) fn release(&self, slot: SlotId) {
         let mut table = self.write();
@@ -348,6 +358,21 @@ mod tests {
         assert_eq!(slots.by_source(addr(4)).unwrap().0, first, "it is still in use");
         slots.release(first);
         assert!(slots.by_source(addr(4)).is_none());
+    }
+
+    #[test]
+    fn the_addresses_of_an_ended_session_are_free_while_its_end_is_still_being_told() {
+        let slots = slots();
+        let peer = Some(NodeId([1; 32]));
+        let ended = slots.dial(peer, &[addr(1)]).unwrap();
+        slots.settle(ended, NodeId([1; 32]));
+        slots.retire(ended);
+        let next = slots.dial(peer, &[addr(1), addr(2)]).unwrap();
+        assert_ne!(next, ended);
+        assert_eq!(slots.routes(next.addr()).unwrap().candidates(), [addr(1), addr(2)]);
+        assert_eq!(slots.routes(ended.addr()).unwrap().chosen(), Some(addr(1)));
+        slots.release(ended);
+        assert_eq!(slots.by_source(addr(1)).unwrap().0, next, "the end of the old slot takes nothing away");
     }
 
     #[tokio::test(start_paused = true)]
