@@ -106,9 +106,9 @@ impl MeshSocket {
             *slot = self.slots.by_initial(dcid, source);
         }
         let Some((_, routes)) = slot else { return false };
-        // A client's first flight proves nothing. All else answers what we sent, and carries a
-        // connection id that we chose.
-        if initial.is_none_or(|dcid| self.is_ours(dcid)) {
+        // A client's first flight proves nothing. What answers us carries a connection id that we chose,
+        // which nobody knows who has not received from us.
+        if destination_id(datagram, self.ids.cid_len()).is_some_and(|id| self.is_ours(id)) {
             routes.proven(source);
         }
         true
@@ -120,6 +120,17 @@ impl MeshSocket {
     fn is_ours(&self, id: &[u8]) -> bool {
         // The generator expects ids of its own length.
         id.len() == self.ids.cid_len() && self.ids.validate(&ConnectionId::new(id)).is_ok()
+    }
+}
+
+/// The destination connection id of any QUIC packet (RFC 8999 §5), where those of this node have
+/// `length` bytes.
+fn destination_id(datagram: &[u8], length: usize) -> Option<&[u8]> {
+    if datagram.first()? & 0x80 == 0 {
+        datagram.get(1..1 + length)
+    } else {
+        let length = usize::from(*datagram.get(5)?);
+        datagram.get(6..6 + length)
     }
 }
 

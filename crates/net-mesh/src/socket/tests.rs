@@ -1,5 +1,7 @@
 use std::io::IoSliceMut;
 
+use quinn_proto::ConnectionIdGenerator as _;
+
 use super::*;
 
 /// A socket that is never read and takes everything.
@@ -91,12 +93,15 @@ fn a_stranger_gets_a_slot_for_a_full_initial_and_for_nothing_less() {
 }
 
 #[test]
-fn a_route_is_proven_by_what_follows_an_initial() {
+fn a_route_is_proven_by_what_answers_us() {
     let bench = bench();
     let (_, from) = bench.receive(peer(), 1200, &initial());
     let routes = bench.socket.slots().routes(from).unwrap();
     assert_eq!(routes.chosen(), None);
-    bench.receive(peer(), 3, &[0x41, 1, 1]);
+    bench.receive(peer(), 30, &[0x41; 30]);
+    assert_eq!(routes.chosen(), None, "anyone could have sent that");
+    let ours = quinn_proto::HashedConnectionIdGenerator::from_key(1).generate_cid();
+    bench.receive(peer(), 30, &[&[0x41], &ours[..], &[0; 21]].concat());
     assert_eq!(routes.chosen(), Some(peer()));
 }
 
