@@ -5,8 +5,8 @@
 //! a *provisional* one, keyed by its destination connection id, so that copies of it over several routes
 //! end in one connection. Packets find their slot by source address.
 //!
-//! Provisional slots are bounded: past [`MAX_PROVISIONAL`] the oldest is given up, which at worst costs
-//! its handshake. Dialled and adopted ones are as many as the node has sessions.
+//! Provisional slots are bounded: past [`MAX_PROVISIONAL`] the oldest that nobody works on is given up,
+//! which at worst costs its handshake. Dialled and adopted ones are as many as the node has sessions.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -150,7 +150,9 @@ impl Slots {
             None => {
                 if table.provisional_len >= MAX_PROVISIONAL {
                     self.drops.count(DropReason::TooManyHandshakes);
-                    table.evict();
+                    if !table.evict() {
+                        return None;
+                    }
                 }
                 let id = table.create(Some((key, Instant::now())));
                 table.by_dcid.insert(key, id);
@@ -278,10 +280,12 @@ impl Table {
         None
     }
 
-    fn evict(&mut self) {
-        if let Some(oldest) = self.oldest_handshake() {
-            self.remove(oldest);
-        }
+    /// Gives up the oldest handshake that nobody works on. False if there is none.
+    fn evict(&mut self) -> bool {
+        let idle = |id: &&SlotId| self.slots.get(id).is_some_and(|s| s.handshake.is_some() && s.users == 0);
+        let Some(oldest) = self.provisional.iter().find(idle).copied() else { return false };
+        self.remove(oldest);
+        true
     }
 }
 
@@ -323,6 +327,8 @@ mod tests {
         let (session, _) = slots.by_initial(b"session!", addr(1)).unwrap();
         slots.settle(session, NodeId([1; 32]));
         let (first, _) = slots.by_initial(b"first...", addr(2)).unwrap();
+        let (worked_on, _) = slots.by_initial(b"workedon", addr(3)).unwrap();
+        assert!(slots.hold(worked_on));
         for n in 0..MAX_PROVISIONAL as u64 {
             let source = SocketAddr::from(([198, 51, 100, 7], 1000 + u16::try_from(n).unwrap()));
             slots.by_initial(&n.to_be_bytes(), source).unwrap();
@@ -330,6 +336,7 @@ mod tests {
         assert_eq!(slots.provisional(), MAX_PROVISIONAL);
         assert!(slots.routes(session.addr()).is_some());
         assert!(slots.routes(first.addr()).is_none());
+        assert!(slots.routes(worked_on.addr()).is_some());
         assert!(slots.by_source(addr(2)).is_none(), "nothing is left of it");
     }
 
