@@ -329,9 +329,7 @@ async fn read_segment(recv: &mut RecvStream) -> Result<Segment, String> {
     while body.len() < header.length {
         let chunk = recv.read_chunk(header.length - body.len(), true).await.map_err(|e| e.to_string())?;
         let chunk = chunk.ok_or("it ended in the middle of a segment")?.bytes;
-        if body.is_empty() && chunk.len() == header.length {
-            return header.with_body(chunk).map_err(|e| e.to_string());
-        }
+        // Copied, since a piece would keep the whole buffer it was received in.
         body.extend_from_slice(&chunk);
     }
     header.with_body(body.freeze()).map_err(|e| e.to_string())

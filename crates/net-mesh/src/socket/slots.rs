@@ -24,6 +24,10 @@ use super::routes::PeerRoutes;
 /// hundreds of joins a second; each costs about a hundred bytes here and the QUIC state beside it.
 pub(crate) const MAX_PROVISIONAL: usize = 1024;
 
+/// Addresses that copies of one Initial may come from: answers go to all of them until one proves itself,
+/// and they may be forged.
+const MAX_SOURCES: usize = 4;
+
 /// How long a stranger's slot waits to become a handshake. A handshake over a slow satellite path with a
 /// lost packet takes about three seconds.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
@@ -162,7 +166,10 @@ impl Slots {
                 id
             }
         };
-        if !table.add_source(id, source) {
+        let crowded = table.slots.get(&id).is_none_or(|s| {
+            s.handshake.is_some() && s.sources.len() >= MAX_SOURCES && !s.sources.contains(&source)
+        });
+        if crowded || !table.add_source(id, source) {
             self.drops.count(DropReason::TableFull);
             return None;
         }
@@ -316,7 +323,11 @@ mod tests {
         let (b, routes) = slots.by_initial(b"12345678", addr(2)).unwrap();
         assert_eq!(a, b);
         assert_eq!(routes.candidates(), [addr(1), addr(2)]);
-        let (c, _) = slots.by_initial(b"87654321", addr(3)).unwrap();
+        for n in 3..=4 {
+            assert!(slots.by_initial(b"12345678", addr(n)).is_some());
+        }
+        assert!(slots.by_initial(b"12345678", addr(5)).is_none(), "answers would go to too many");
+        let (c, _) = slots.by_initial(b"87654321", addr(6)).unwrap();
         assert_ne!(a, c);
         assert_eq!(slots.provisional(), 2);
     }
