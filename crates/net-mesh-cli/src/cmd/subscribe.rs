@@ -60,7 +60,7 @@ impl Printer {
             let frame = match body.frame().now_or_never() {
                 Some(frame) => frame,
                 None => {
-                    // Nothing more for now: let the reader have what there is.
+                    // Nothing more is here: let the reader have what there is.
                     self.flush()?;
                     body.frame().await
                 }

@@ -28,7 +28,8 @@ const EXCESS: u64 = (MAX_EVENT + FULL + HEADER) as u64;
 /// Acknowledgements are sent about this often while the application reads.
 const ACK_EVERY: Duration = Duration::from_millis(20);
 
-/// ... or within this, once it has not read for a while: well within the publisher's stall time,
+/// ... or within this, once it has not read for a while: a tenth of a publisher's stall time
+/// unless it is set otherwise,
 const ACK_WITHIN: Duration = Duration::from_millis(500);
 
 /// ... and as soon as it has taken this many bytes.

@@ -59,8 +59,8 @@ fn setup(e: impl ToString) -> SetupError {
     SetupError(e.to_string())
 }
 
-/// The generator of connection ids. Its key comes from the node's, so that a restarted node recognises
-/// the ids it gave out before and can tell its peers at once that it has forgotten them.
+/// The generator of connection ids. Its key comes from the node's, so that the mesh socket, which has a
+/// generator of its own, recognises the ids that QUIC gave out.
 pub(crate) fn connection_ids(identity: &Identity) -> HashedConnectionIdGenerator {
     let key = identity.derive("net-mesh connection ids v1");
     HashedConnectionIdGenerator::from_key(u64::from_be_bytes(key[..8].try_into().unwrap_or_default()))
