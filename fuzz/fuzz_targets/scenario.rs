@@ -17,6 +17,7 @@ use net_mesh_proto::node::{
     Command, Config, ConnId, DialFailure, DialId, Direction, Input, Node, Output, Sizes,
 };
 use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::route::Route;
 use net_mesh_proto::peer::arbiter::MAX_CONNECTIONS;
 use net_mesh_proto::peer::dialer::MAX_DIALS;
 use net_mesh_proto::reflex::stun::MAX_SURPLUS;
@@ -95,6 +96,7 @@ impl World {
             bootstrap: vec![SocketAddr::from(([198, 51, 100, 1], 7_000))],
             stun_servers: vec![SocketAddr::from(([198, 51, 100, 2], 3_478))],
             nat_traversal: true,
+            relay: None,
         };
         let node = Node::new(now, [3; 32], config);
         let mut world = Self { node, now, conns: 0, dials: Vec::new(), sockets: Vec::new() };
@@ -123,7 +125,7 @@ impl World {
             9 => self.socket(with),
             10 => {
                 let conn = ConnId(with.small(8));
-                self.handle(Input::Rtt { conn, rtt: Duration::from_millis(u64::from(with.word())) });
+                self.handle(Input::Link { conn, rtt: Duration::from_millis(u64::from(with.word())), active: false });
             }
             _ => self.command(with),
         }
@@ -150,9 +152,9 @@ impl World {
         let dial = if direction == Direction::Outgoing { self.dials.pop() } else { None };
         let conn = ConnId(self.conns);
         self.conns += 1;
-        let (peer, remote) = (with.peer(), with.addr());
+        let (peer, route) = (with.peer(), Route::Direct(with.addr()));
         let rtt = Duration::from_millis(with.small(200));
-        self.handle(Input::Connected { conn, peer, direction, dial, remote, rtt });
+        self.handle(Input::Connected { conn, peer, direction, dial, route, rtt, key: [0; 32] });
     }
 
     fn socket(&mut self, with: &mut Operands<'_>) {

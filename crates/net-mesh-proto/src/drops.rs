@@ -43,6 +43,16 @@ drop_reasons! {
     UnknownTransaction => "unknown-transaction",
     /// A probe or a request to probe that nobody authorised, or no longer.
     UnknownToken => "unknown-token",
+    /// A relayed datagram whose label is not known, has expired, or belongs to another neighbour.
+    UnknownLabel => "unknown-label",
+    /// A relayed datagram beyond what is carried for its neighbour.
+    RelayLimit => "relay-limit",
+    /// A frame of ours that does not parse.
+    MalformedFrame => "malformed-frame",
+    /// A frame or a check whose authentication code is wrong.
+    BadAuthentication => "bad-authentication",
+    /// A request to relay or to introduce that was refused.
+    Refused => "refused",
     /// A control message that does not parse.
     MalformedControl => "malformed-control",
     /// A control message of a kind that this version does not know.

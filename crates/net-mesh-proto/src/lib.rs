@@ -13,6 +13,7 @@
 //! | [`classify`] | what does the NAT in front of me do? |
 //! | [`membership`] | who is in the mesh, and what do they say of themselves? |
 //! | [`peer`] | whom should I have a session with, and which of two sessions is the one? |
+//! | [`relay`] | who forwards for whom, and where does a relayed datagram go? |
 //! | [`node`] | the one machine the outside drives, where the others meet |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -31,6 +32,8 @@ pub mod node;
 pub mod outbox;
 pub mod peer;
 pub mod reflex;
+pub mod relay;
 pub mod rng;
+pub mod route;
 pub mod time;
 pub mod wire;

@@ -20,6 +20,7 @@ use net_mesh_proto::peer::arbiter::MAX_CONNECTIONS;
 use net_mesh_proto::peer::dialer::MAX_DIALS;
 use net_mesh_proto::reflex::stun::MAX_SURPLUS;
 use net_mesh_proto::rng::Rng;
+use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 use proptest::prelude::*;
 
@@ -323,8 +324,9 @@ fn act(node: &mut Node, now: Time, action: Action) {
                 peer: NodeId([peer * 80; 32]),
                 direction,
                 dial: dial.map(DialId),
-                remote: port(1_000),
+                route: Route::Direct(port(1_000)),
                 rtt: millis(30),
+                key: [0; 32],
             };
             node.handle(now, input);
         }

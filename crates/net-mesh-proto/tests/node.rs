@@ -8,6 +8,7 @@ use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::ChannelId;
 use net_mesh_proto::nat::NatClass;
 use net_mesh_proto::node::{Command, Event, Input};
+use net_mesh_proto::route::Route;
 
 fn plain(bootstrap: &[usize]) -> Setup {
     Setup { bootstrap: bootstrap.to_vec(), nat_traversal: true }
@@ -252,9 +253,9 @@ fn only_the_session_may_speak_for_a_peer() {
     let digest =
         world.corpus.iter().find(|(control, bytes)| *control && bytes[..2] == [1, 1]).unwrap().1.clone();
     let before = world.hosts[0].node.drops().of(DropReason::StaleConnection);
-    let (peer, direction, remote) = (world.id(1), Direction::Incoming, addr(1));
+    let (peer, direction, route) = (world.id(1), Direction::Incoming, Route::Direct(addr(1)));
     let conn = ConnId(9_999);
-    world.input(0, Input::Connected { conn, peer, direction, dial: None, remote, rtt: DELAY });
+    world.input(0, Input::Connected { conn, peer, direction, dial: None, route, rtt: DELAY, key: [0; 32] });
     world.input(0, Input::Control { conn, bytes: &digest });
     world.input(0, Input::Control { conn: ConnId(12_345), bytes: &digest });
     assert_eq!(world.hosts[0].node.drops().of(DropReason::StaleConnection), before + 2);

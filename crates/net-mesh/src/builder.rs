@@ -135,6 +135,7 @@ impl Builder {
             bootstrap: self.bootstrap,
             stun_servers: self.stun_servers,
             nat_traversal: cfg!(feature = "nat-traversal"),
+            relay: None,
         };
         Mesh::assemble(Parts {
             identity: self.identity,

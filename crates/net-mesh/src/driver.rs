@@ -13,6 +13,7 @@ use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
 use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -169,7 +170,8 @@ impl Driver {
                     self.dials.remove(&dial);
                 }
                 self.links.insert(conn, link);
-                self.handle(Input::Connected { conn, peer, direction, dial, remote, rtt });
+                let (route, key) = (Route::Direct(remote), [0; 32]);
+                self.handle(Input::Connected { conn, peer, direction, dial, route, rtt, key });
             }
             Signal::DialFailed { dial, failure } => {
                 self.dials.remove(&dial);
@@ -218,7 +220,9 @@ impl Driver {
                     link.send_control(bytes);
                 }
             }
-            Output::Dial { dial, peer, addrs } => {
+            Output::Accept { .. } | Output::SetRoute { .. } | Output::Frame { .. } | Output::Label(_) => {}
+            Output::Dial { dial, peer, routes } => {
+                let addrs = routes.into_iter().filter_map(Route::direct).collect();
                 let task = tokio::spawn(Arc::clone(&self.sessions).dial(dial, peer, addrs));
                 self.dials.insert(dial, task.abort_handle());
             }
@@ -316,7 +320,7 @@ impl Driver {
         self.shared.hub.sweep();
         for (conn, link) in &self.links {
             link.watch();
-            self.handle(Input::Rtt { conn: *conn, rtt: link.connection.rtt() });
+            self.handle(Input::Link { conn: *conn, rtt: link.connection.rtt(), active: false });
         }
         if self.network.ips() != self.ips {
             tracing::info!("the host's addresses changed");

@@ -9,6 +9,7 @@ use super::{ConnId, Event, Node, Output, REPORT_DROPS};
 use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::peer::dialer::View;
+use crate::route::Route;
 use crate::time::Time;
 use crate::{membership, peer};
 
@@ -46,7 +47,7 @@ impl Node {
         self.tell(Event::SessionUp { peer, conn });
         self.membership.session_up(now, peer, self.id < peer, &mut self.heard.membership);
         self.dialer.session_up(now, peer);
-        let remote = self.arbiter.session(&peer).map(|session| session.remote);
+        let remote = self.arbiter.session(&peer).and_then(|session| session.route.direct());
         self.for_traversal(|traversal| {
             if let Some(remote) = remote {
                 traversal.session_up(now, peer, remote);
@@ -83,7 +84,8 @@ impl Node {
     fn hear_dialer(&mut self, event: peer::dialer::Event) {
         match event {
             peer::dialer::Event::Dial { dial, peer, addrs } => {
-                self.outputs.push_back(Output::Dial { dial, peer, addrs });
+                let routes = addrs.into_iter().map(Route::Direct).collect();
+                self.outputs.push_back(Output::Dial { dial, peer, routes });
             }
             peer::dialer::Event::Failed { peer, addrs, failure } => {
                 self.tell(Event::DialFailed { peer, addrs, failure });

@@ -9,6 +9,8 @@ use crate::drops::DropReason;
 use crate::id::{ChannelId, MeshId, NodeId};
 use crate::nat::Verdict;
 use crate::outbox::{SocketId, Transmit};
+use crate::relay;
+use crate::route::Route;
 
 /// A connection, as the driver numbers them. Never reused while a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +59,8 @@ pub struct Config {
     pub stun_servers: Vec<SocketAddr>,
     /// Whether to ask for reflexive addresses, answer such questions, and classify the NAT.
     pub nat_traversal: bool,
+    /// What the node carries for others; `None` if nothing.
+    pub relay: Option<relay::Limits>,
 }
 
 /// Something that happened outside.
@@ -69,6 +73,13 @@ pub enum Input<'a> {
         /// From which address.
         from: SocketAddr,
         /// The payload.
+        bytes: &'a [u8],
+    },
+    /// A frame of the mesh's own other than a relayed datagram arrived on the main socket.
+    Frame {
+        /// Which way it came.
+        route: Route,
+        /// The whole frame.
         bytes: &'a [u8],
     },
     /// The network as it is now: sent at start, and after every change.
@@ -102,10 +113,12 @@ pub enum Input<'a> {
         direction: Direction,
         /// The attempt it came from, where this node opened it.
         dial: Option<DialId>,
-        /// The UDP address its packets come from.
-        remote: SocketAddr,
+        /// The way its packets travel.
+        route: Route,
         /// The round-trip time measured so far.
         rtt: Duration,
+        /// A key that only the two ends know (RFC 8446 §7.5), the same on both.
+        key: [u8; 32],
     },
     /// An attempt to open a connection failed.
     DialFailed {
@@ -126,12 +139,14 @@ pub enum Input<'a> {
         /// Which.
         conn: ConnId,
     },
-    /// A fresh measurement of a connection's round-trip time.
-    Rtt {
+    /// What was measured of a connection lately; told every second or so.
+    Link {
         /// Which connection.
         conn: ConnId,
         /// The smoothed round-trip time.
         rtt: Duration,
+        /// Whether the application used it since the last time.
+        active: bool,
     },
     /// The application or the operator wants something.
     Command(Command),
@@ -177,20 +192,44 @@ pub enum Output {
         /// The message.
         bytes: Vec<u8>,
     },
-    /// Open a connection to any of these addresses; all of them are tried at once.
+    /// Open a connection on any of these ways; all of them are tried at once.
     Dial {
         /// The name of the attempt.
         dial: DialId,
         /// Who must answer; any member of the mesh where `None`.
         peer: Option<NodeId>,
-        /// Where, at most [`MAX_CANDIDATES`](crate::membership::MAX_CANDIDATES).
-        addrs: Vec<SocketAddr>,
+        /// Which ways; at most [`MAX_CANDIDATES`](crate::membership::MAX_CANDIDATES) addresses and one circuit.
+        routes: Vec<Route>,
     },
-    /// Close a connection: it duplicates another one.
+    /// Close a connection: it duplicates another one, or is of no use any more.
     CloseConnection {
         /// Which.
         conn: ConnId,
     },
+    /// Packets that arrive over `route` belong to this connection from now on.
+    Accept {
+        /// Which connection.
+        conn: ConnId,
+        /// Over which way.
+        route: Route,
+    },
+    /// Send this connection's packets over `route` from now on; packets that arrive over it belong to the
+    /// connection too.
+    SetRoute {
+        /// Which connection.
+        conn: ConnId,
+        /// Over which way.
+        route: Route,
+    },
+    /// Send a frame of the mesh's own.
+    Frame {
+        /// Which way.
+        route: Route,
+        /// The whole frame.
+        bytes: Vec<u8>,
+    },
+    /// Change the table that relayed datagrams are looked up in.
+    Label(relay::Change),
     /// Tell whoever is interested.
     Event(Event),
 }

@@ -25,6 +25,7 @@
 //!     bootstrap: vec!["203.0.113.7:7000".parse()?],
 //!     stun_servers: vec![],
 //!     nat_traversal: true,
+//!     relay: None,
 //! };
 //! let mut node = Node::new(start, [2; 32], config);
 //! let network = Input::Network {
@@ -35,8 +36,8 @@
 //! node.handle(start, network);
 //! let mut dialled = Vec::new();
 //! while let Some(output) = node.poll_output() {
-//!     if let Output::Dial { addrs, .. } = output {
-//!         dialled.extend(addrs);
+//!     if let Output::Dial { routes, .. } = output {
+//!         dialled.extend(routes.into_iter().filter_map(|route| route.direct()));
 //!     }
 //! }
 //! assert_eq!(dialled, ["203.0.113.7:7000".parse()?]);
@@ -70,7 +71,7 @@ use core::time::Duration;
 pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
 pub use query::{MemberView, Sizes};
 
-use crate::drops::DropCounts;
+use crate::drops::{DropCounts, DropReason};
 use crate::id::NodeId;
 use crate::membership::{self, Identity, Membership};
 use crate::outbox::Outbox;
@@ -155,16 +156,17 @@ impl Node {
             Input::SocketFailed { socket } => {
                 self.for_traversal(|traversal| traversal.socket_failed(now, socket));
             }
-            Input::Connected { conn, peer, direction, dial, remote, rtt } => {
+            Input::Connected { conn, peer, direction, dial, route, rtt, key: _ } => {
                 self.dialer_connected(now, peer, direction, dial);
-                self.arbiter.connected(now, conn, peer, direction, remote, rtt, &mut self.heard.arbiter);
+                self.arbiter.connected(now, conn, peer, direction, route, rtt, &mut self.heard.arbiter);
             }
             Input::DialFailed { dial, failure } => {
                 self.dialer.dial_failed(now, dial, failure, &mut self.heard.dialer);
             }
             Input::Control { conn, bytes } => self.handle_control(now, conn, bytes),
             Input::Closed { conn } => self.handle_closed(now, conn),
-            Input::Rtt { conn, rtt } => self.handle_rtt(now, conn, rtt),
+            Input::Link { conn, rtt, active: _ } => self.handle_rtt(now, conn, rtt),
+            Input::Frame { .. } => self.drops_now(DropReason::UnknownFrame),
             Input::Command(command) => self.handle_command(now, command),
         }
         self.drain(now);

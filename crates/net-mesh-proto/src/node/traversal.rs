@@ -140,13 +140,12 @@ impl Node {
         let Some(traversal) = &mut self.traversal else { return };
         let members = self.membership.members();
         let class = |id: &NodeId| members.get(id).map_or(NatClass::Unknown, |m| m.record().verdict.class());
-        let helper = |s: crate::peer::Session| HelperInfo {
-            id: s.peer,
-            addr: s.remote,
-            class: class(&s.peer),
-            rtt: s.rtt,
+        // Who is reached through others sees the address of the last of those.
+        let helper = |s: crate::peer::Session| {
+            let addr = s.route.direct()?;
+            Some(HelperInfo { id: s.peer, addr, class: class(&s.peer), rtt: s.rtt })
         };
-        traversal.set_helpers(now, self.arbiter.sessions().map(helper).collect());
+        traversal.set_helpers(now, self.arbiter.sessions().filter_map(helper).collect());
     }
 
     /// Hears the next thing that these machines have to say; returns whether there was one.

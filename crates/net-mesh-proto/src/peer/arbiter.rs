@@ -16,7 +16,6 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::wire::{Adopt, Hello, PROTOCOL_VERSION};
@@ -24,6 +23,7 @@ use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::node::{ConnId, Direction};
 use crate::outbox::Outbox;
+use crate::route::Route;
 use crate::time::{Deadline, Time};
 
 /// Live connections to one peer. Two come from a simultaneous dial, a third from a restart in the middle
@@ -76,8 +76,8 @@ pub struct Session {
     pub conn: ConnId,
     /// Who opened that.
     pub direction: Direction,
-    /// The address its packets come from.
-    pub remote: SocketAddr,
+    /// The way its packets travel.
+    pub route: Route,
     /// Its smoothed round-trip time.
     pub rtt: Duration,
     /// Since when this connection is the session.
@@ -88,7 +88,7 @@ pub struct Session {
 struct Connection {
     id: ConnId,
     direction: Direction,
-    remote: SocketAddr,
+    route: Route,
     rtt: Duration,
     opened: Time,
     hello: Option<Hello>,
@@ -175,7 +175,7 @@ impl Arbiter {
         id: ConnId,
         peer: NodeId,
         direction: Direction,
-        address: SocketAddr,
+        route: Route,
         rtt: Duration,
         out: &mut Outbox<Event>,
     ) {
@@ -199,7 +199,7 @@ impl Arbiter {
         remote.connections.push(Connection {
             id,
             direction,
-            remote: address,
+            route,
             rtt,
             opened: now,
             hello: None,
@@ -244,6 +244,13 @@ impl Arbiter {
     pub fn set_rtt(&mut self, conn: ConnId, rtt: Duration) {
         if let Some((_, connection)) = self.connection_mut(conn) {
             connection.rtt = rtt;
+        }
+    }
+
+    /// `conn` travels another way now.
+    pub fn set_route(&mut self, conn: ConnId, route: Route) {
+        if let Some((_, connection)) = self.connection_mut(conn) {
+            connection.route = route;
         }
     }
 
@@ -313,8 +320,8 @@ impl Remote {
 
     fn session(&self, peer: NodeId) -> Option<Session> {
         let (conn, since) = self.current?;
-        let Connection { direction, remote, rtt, .. } = *self.connection(conn)?;
-        Some(Session { peer, conn, direction, remote, rtt, since })
+        let Connection { direction, route, rtt, .. } = *self.connection(conn)?;
+        Some(Session { peer, conn, direction, route, rtt, since })
     }
 
     fn longest_undecided(&self) -> Option<ConnId> {

@@ -37,6 +37,7 @@ use crate::nat::NatClass;
 use crate::node::{DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::rng::Rng;
+use crate::route::Route;
 use crate::time::{Deadline, Time};
 use crate::wire::addr::{Scope, scope};
 
@@ -461,7 +462,7 @@ fn alone(view: &View<'_>) -> bool {
 /// Whether a bootstrap address is that of a member who can be found without it.
 fn belongs_to_someone(addr: SocketAddr, leads_to: Option<NodeId>, view: &View<'_>) -> bool {
     leads_to.is_some_and(|id| view.members.contains_key(&id))
-        || view.arbiter.sessions().any(|session| session.remote == addr)
+        || view.arbiter.sessions().any(|session| session.route == Route::Direct(addr))
         || view.members.values().any(|m| m.record().candidates.contains(&addr))
 }
 

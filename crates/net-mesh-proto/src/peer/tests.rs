@@ -13,6 +13,7 @@ use crate::id::NodeId;
 use crate::node::{ConnId, Direction};
 use crate::outbox::Outbox;
 use crate::rng::Rng;
+use crate::route::Route;
 use crate::time::Time;
 use crate::wire::Writer;
 
@@ -134,7 +135,15 @@ impl Pair {
         let opener = self.wires[&conn].opener;
         let direction = if opener == side { Direction::Outgoing } else { Direction::Incoming };
         let mut out = Outbox::new();
-        self.nodes[side].connected(self.now, conn, IDS[1 - side], direction, addr(1), RTT, &mut out);
+        self.nodes[side].connected(
+            self.now,
+            conn,
+            IDS[1 - side],
+            direction,
+            Route::Direct(addr(1)),
+            RTT,
+            &mut out,
+        );
         self.hear(side, out);
     }
 
@@ -355,7 +364,7 @@ fn a_waiting_connection_takes_over_without_the_session_going_down() {
     let mut arbiter = Arbiter::new(me, 1);
     let (now, mut out) = (Time::from_millis(5), Outbox::new());
     for n in [1, 2] {
-        arbiter.connected(now, ConnId(n), peer, Direction::Incoming, addr(1), RTT, &mut out);
+        arbiter.connected(now, ConnId(n), peer, Direction::Incoming, Route::Direct(addr(1)), RTT, &mut out);
     }
     arbiter.closed(now, ConnId(1), &mut out);
     let events: Vec<_> = core::iter::from_fn(|| out.pop_event()).collect();
@@ -369,7 +378,7 @@ fn an_adoption_that_was_overtaken_by_a_later_one_changes_nothing() {
     let mut arbiter = Arbiter::new(me, 1);
     let (now, mut out) = (Time::from_millis(5), Outbox::new());
     for n in [1, 2] {
-        arbiter.connected(now, ConnId(n), peer, Direction::Incoming, addr(1), RTT, &mut out);
+        arbiter.connected(now, ConnId(n), peer, Direction::Incoming, Route::Direct(addr(1)), RTT, &mut out);
         let hello = Hello { version: 1, boot: 4, has_session: false };
         arbiter.handle_hello(now, ConnId(n), hello, &mut out);
     }
@@ -386,7 +395,7 @@ fn a_second_connection_that_stays_silent_is_closed() {
     let mut arbiter = Arbiter::new(me, 1);
     let (now, mut out) = (Time::from_millis(5), Outbox::new());
     for n in [1, 2] {
-        arbiter.connected(now, ConnId(n), peer, Direction::Incoming, addr(1), RTT, &mut out);
+        arbiter.connected(now, ConnId(n), peer, Direction::Incoming, Route::Direct(addr(1)), RTT, &mut out);
     }
     assert_eq!(arbiter.poll_timeout().unwrap().at, now + HELLO_TIMEOUT);
     arbiter.handle_timeout(now + HELLO_TIMEOUT, &mut out);
@@ -400,7 +409,7 @@ fn a_connection_that_nobody_adopts_is_given_up() {
     let (me, peer) = (IDS[1], IDS[0]);
     let mut arbiter = Arbiter::new(me, 1);
     let (now, mut out) = (Time::from_millis(5), Outbox::new());
-    arbiter.connected(now, ConnId(1), peer, Direction::Outgoing, addr(1), RTT, &mut out);
+    arbiter.connected(now, ConnId(1), peer, Direction::Outgoing, Route::Direct(addr(1)), RTT, &mut out);
     assert_eq!(arbiter.session(&peer), None, "the higher node waits for the word");
     arbiter.handle_timeout(now + DECISION_TIMEOUT, &mut out);
     assert_eq!(arbiter.connections(), 0);
@@ -413,7 +422,15 @@ fn a_peer_cannot_hold_more_than_a_few_connections() {
         let mut out = Outbox::new();
         for n in 0..100 {
             let now = Time::from_millis(n);
-            arbiter.connected(now, ConnId(n), IDS[1 - me], Direction::Incoming, addr(1), RTT, &mut out);
+            arbiter.connected(
+                now,
+                ConnId(n),
+                IDS[1 - me],
+                Direction::Incoming,
+                Route::Direct(addr(1)),
+                RTT,
+                &mut out,
+            );
             assert!(arbiter.connections() <= MAX_CONNECTIONS);
         }
     }
@@ -425,7 +442,7 @@ fn only_the_lower_node_may_adopt() {
     let mut out = Outbox::new();
     let now = Time::from_millis(1);
     for n in [1, 2] {
-        arbiter.connected(now, ConnId(n), IDS[1], Direction::Incoming, addr(1), RTT, &mut out);
+        arbiter.connected(now, ConnId(n), IDS[1], Direction::Incoming, Route::Direct(addr(1)), RTT, &mut out);
     }
     arbiter.handle_adopt(now, ConnId(2), Adopt { count: 9 }, &mut out);
     assert!(arbiter.is_session(ConnId(1)) && !arbiter.is_session(ConnId(2)));
@@ -436,7 +453,15 @@ fn only_the_lower_node_may_adopt() {
 fn a_node_does_not_talk_to_itself() {
     let mut arbiter = Arbiter::new(IDS[0], 1);
     let mut out = Outbox::new();
-    arbiter.connected(Time::ZERO, ConnId(1), IDS[0], Direction::Outgoing, addr(1), RTT, &mut out);
+    arbiter.connected(
+        Time::ZERO,
+        ConnId(1),
+        IDS[0],
+        Direction::Outgoing,
+        Route::Direct(addr(1)),
+        RTT,
+        &mut out,
+    );
     assert_eq!(out.pop_event(), Some(arbiter::Event::Close(ConnId(1))));
     assert_eq!(arbiter.connections(), 0);
 }

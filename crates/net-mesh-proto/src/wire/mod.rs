@@ -6,6 +6,7 @@
 pub mod addr;
 pub mod base32;
 mod first_byte;
+pub mod frame;
 mod reader;
 mod writer;
 

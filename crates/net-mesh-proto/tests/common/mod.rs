@@ -12,6 +12,7 @@ use std::time::Duration;
 use net_mesh_proto::id::{MeshId, NodeId};
 use net_mesh_proto::node::{Config, ConnId, DialFailure, DialId, Direction, Event, Input, Node, Output};
 use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 
 /// One way between any two hosts.
@@ -147,6 +148,7 @@ impl World {
             bootstrap: setup.bootstrap.iter().map(|n| addr(*n)).collect(),
             stun_servers: Vec::new(),
             nat_traversal: setup.nat_traversal,
+            relay: None,
         };
         Node::new(self.now, seed, config)
     }
@@ -246,7 +248,10 @@ impl World {
                         self.fly(peer, DELAY, Travel::Control { conn, bytes });
                     }
                 }
-                Output::Dial { dial, peer, addrs } => self.dial(n, dial, peer, &addrs),
+                Output::Dial { dial, peer, routes } => {
+                    let addrs: Vec<_> = routes.into_iter().filter_map(Route::direct).collect();
+                    self.dial(n, dial, peer, &addrs);
+                }
                 Output::CloseConnection { conn } => self.close(n, conn),
                 Output::Event(event) => {
                     let now = self.now;
@@ -299,8 +304,9 @@ impl World {
             }
             Travel::Connected { conn, peer, direction, dial } => {
                 self.hosts[n].conns.insert(conn, peer);
-                let (peer, remote) = (self.id(peer), addr(peer));
-                self.input(n, Input::Connected { conn, peer, direction, dial, remote, rtt: DELAY * 2 });
+                let (peer, route) = (self.id(peer), Route::Direct(addr(peer)));
+                let (rtt, key) = (DELAY * 2, [0; 32]);
+                self.input(n, Input::Connected { conn, peer, direction, dial, route, rtt, key });
             }
             Travel::DialFailed { dial, failure } => self.input(n, Input::DialFailed { dial, failure }),
             Travel::Control { conn, bytes } => {

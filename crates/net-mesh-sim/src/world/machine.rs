@@ -14,6 +14,7 @@ use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{Config, ConnId, DialFailure, DialId, Direction, Event, Input, Node, Output};
 use net_mesh_proto::outbox::SocketId;
 use net_mesh_proto::rng::Rng;
+use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 use net_mesh_proto::wire::DatagramKind;
 
@@ -219,7 +220,11 @@ impl Machine {
                     self.poll_conn(net, now, conn);
                 }
             }
-            Output::Dial { dial, peer, addrs } => self.dial(net, now, dial, peer, addrs),
+            Output::Dial { dial, peer, routes } => {
+                let addrs = routes.into_iter().filter_map(Route::direct).collect();
+                self.dial(net, now, dial, peer, addrs);
+            }
+            Output::Accept { .. } | Output::SetRoute { .. } | Output::Frame { .. } | Output::Label(_) => {}
             Output::CloseConnection { conn } => self.close(net, now, conn),
             Output::Event(event) => {
                 if self.events.len() == MAX_EVENTS {
@@ -336,11 +341,11 @@ impl Machine {
         let id = ConnId(self.next_conn);
         self.next_conn += 1;
         let direction = if conn.opener { Direction::Outgoing } else { Direction::Incoming };
-        let (peer, remote, rtt) = (conn.peer, conn.remote, conn.rtt);
+        let (peer, route, rtt) = (conn.peer, Route::Direct(conn.remote), conn.rtt);
         self.by_key.insert((conn.key, conn.opener), id);
         self.conns.insert(id, conn);
         self.poll_conn(net, now, id);
-        self.inputs.push_back(Input::Connected { conn: id, peer, direction, dial, remote, rtt });
+        self.inputs.push_back(Input::Connected { conn: id, peer, direction, dial, route, rtt, key: [0; 32] });
         id
     }
 
@@ -358,7 +363,7 @@ impl Machine {
         for heard in heard {
             match heard {
                 Heard::Message(bytes) => self.handle(net, now, Input::Control { conn: id, bytes: &bytes }),
-                Heard::Rtt(rtt) => self.handle(net, now, Input::Rtt { conn: id, rtt }),
+                Heard::Rtt(rtt) => self.handle(net, now, Input::Link { conn: id, rtt, active: false }),
             }
         }
     }

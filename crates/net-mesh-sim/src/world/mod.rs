@@ -174,6 +174,7 @@ impl World {
             bootstrap: spec.join,
             stun_servers: Vec::new(),
             nat_traversal: spec.nat_traversal,
+            relay: None,
         };
         self.net.set_name(host, config.name.clone());
         // Public nodes are found again after a restart.

@@ -16,6 +16,7 @@ use crate::peer::arbiter::Arbiter;
 use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, View};
 use crate::peer::local::Local;
 use crate::rng::Rng;
+use crate::route::Route;
 use crate::time::Time;
 
 /// A dialer and what it looks at.
@@ -121,9 +122,9 @@ impl Bench {
 
     fn session(&mut self, peer: NodeId, direction: Direction, dial: Option<DialId>) -> ConnId {
         self.conns += 1;
-        let (conn, remote) = (ConnId(self.conns), addr(99));
+        let (conn, route) = (ConnId(self.conns), Route::Direct(addr(99)));
         self.dialer.connected(self.now, peer, direction, dial);
-        self.arbiter.connected(self.now, conn, peer, direction, remote, RTT, &mut Outbox::new());
+        self.arbiter.connected(self.now, conn, peer, direction, route, RTT, &mut Outbox::new());
         self.dialer.session_up(self.now, peer);
         conn
     }
