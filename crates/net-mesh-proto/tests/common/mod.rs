@@ -225,6 +225,9 @@ impl World {
                 trace.push(format!("{:?} {n} {output:?}", self.now));
             }
             match output {
+                // No relays in this world.
+                Output::Accept { .. } | Output::SetRoute { .. } | Output::Frame { .. } | Output::Label(_) => {
+                }
                 Output::Transmit(t) => {
                     let Some(port) = self.hosts[n].sockets.get(&t.from).copied() else { continue };
                     self.stun_bytes += t.bytes.len();
