@@ -83,10 +83,12 @@ impl Node {
 
     fn hear_dialer(&mut self, event: peer::dialer::Event) {
         match event {
-            peer::dialer::Event::Dial { dial, peer, addrs } => {
-                let routes = addrs.into_iter().map(Route::Direct).collect();
+            peer::dialer::Event::Dial { dial, peer, ways } => {
+                let routes =
+                    ways.into_iter().filter_map(crate::peer::ways::Way::addr).map(Route::Direct).collect();
                 self.outputs.push_back(Output::Dial { dial, peer, routes });
             }
+            peer::dialer::Event::Close(conn) => self.outputs.push_back(Output::CloseConnection { conn }),
             peer::dialer::Event::Failed { peer, addrs, failure } => {
                 self.tell(Event::DialFailed { peer, addrs, failure });
             }
@@ -99,8 +101,13 @@ impl Node {
         if due && self.membership.left() {
             self.dialer.stop();
         } else if due {
-            let view =
-                View { local: &self.local, members: self.membership.members(), arbiter: &self.arbiter };
+            let view = View {
+                local: &self.local,
+                members: self.membership.members(),
+                arbiter: &self.arbiter,
+                help: &crate::peer::ways::Alone,
+                me: self.id,
+            };
             self.dialer.handle_timeout(now, view, &mut self.heard.dialer);
         }
         due

@@ -15,6 +15,7 @@ use crate::outbox::Outbox;
 use crate::peer::arbiter::Arbiter;
 use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, View};
 use crate::peer::local::Local;
+use crate::peer::ways::{Alone, Way};
 use crate::rng::Rng;
 use crate::route::Route;
 use crate::time::Time;
@@ -104,11 +105,18 @@ impl Bench {
         while let Some(deadline) = self.dialer.poll_timeout().filter(|d| d.at <= end) {
             self.now = self.now.max(deadline.at);
             let mut out = Outbox::new();
-            let view =
-                View { local: &self.local, members: self.membership.members(), arbiter: &self.arbiter };
+            let view = View {
+                local: &self.local,
+                members: self.membership.members(),
+                arbiter: &self.arbiter,
+                help: &Alone,
+                me: NodeId([0; 32]),
+            };
             self.dialer.handle_timeout(self.now, view, &mut out);
             assert!(self.dialer.poll_timeout().is_none_or(|d| d.at > self.now), "busy loop");
-            while let Some(dialer::Event::Dial { dial, peer, addrs }) = out.pop_event() {
+            while let Some(event) = out.pop_event() {
+                let dialer::Event::Dial { dial, peer, ways } = event else { panic!("{event:?}") };
+                let addrs = ways.into_iter().filter_map(Way::addr).collect();
                 dials.push((self.now, dial, peer, addrs));
             }
         }
