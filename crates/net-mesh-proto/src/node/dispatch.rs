@@ -30,11 +30,12 @@ impl Node {
         peer: NodeId,
         direction: Direction,
         dial: Option<DialId>,
+        straight: bool,
     ) {
         if peer == self.id {
             self.dialer.dialled_self(now, dial);
         } else {
-            self.dialer.connected(now, peer, direction, dial);
+            self.dialer.connected(now, peer, direction, dial, straight);
         }
     }
 

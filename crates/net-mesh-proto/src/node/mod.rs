@@ -157,7 +157,7 @@ impl Node {
                 self.for_traversal(|traversal| traversal.socket_failed(now, socket));
             }
             Input::Connected { conn, peer, direction, dial, route, rtt, key: _ } => {
-                self.dialer_connected(now, peer, direction, dial);
+                self.dialer_connected(now, peer, direction, dial, route.direct().is_some());
                 self.arbiter.connected(now, conn, peer, direction, route, rtt, &mut self.heard.arbiter);
             }
             Input::DialFailed { dial, failure } => {

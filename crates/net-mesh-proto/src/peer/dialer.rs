@@ -194,17 +194,29 @@ impl Dialer {
         self.wanted.get(peer).is_some_and(|until| *until > now)
     }
 
-    /// A connection to `peer` came up, from the attempt `dial` where this node opened it.
-    pub fn connected(&mut self, now: Time, peer: NodeId, direction: Direction, dial: Option<DialId>) {
+    /// A connection to `peer` came up, straight or through others, from the attempt `dial` where this node
+    /// opened it.
+    pub fn connected(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        direction: Direction,
+        dial: Option<DialId>,
+        straight: bool,
+    ) {
+        let reached = straight.then_some(peer);
         if let Some(ended) = dial.and_then(|dial| self.attempts.end(dial)) {
             self.attempts.settle(ended.target);
             self.update(ended.target, |p| {
-                (p.failures, p.reached, p.rests_until) = (0, Some(peer), now + MIN_BACKOFF);
+                (p.failures, p.rests_until) = (0, now + MIN_BACKOFF);
+                p.reached = reached.or(p.reached);
             });
         }
         self.attempts.settle(Target::Peer(peer));
         match direction {
-            Direction::Outgoing => self.update(Target::Peer(peer), |p| p.reached = Some(peer)),
+            Direction::Outgoing => {
+                self.update(Target::Peer(peer), |p| p.reached = reached.or(p.reached));
+            }
             // Its packets come through, so ours may: what failed before is no reason to wait any more.
             Direction::Incoming => {
                 if let Some(p) = self.targets.get_mut(&Target::Peer(peer)) {
@@ -427,7 +439,10 @@ impl Dialer {
             return None;
         }
         let mut anchors: Vec<_> = view.arbiter.sessions().filter(|s| self.is_anchor(view, &s.peer)).collect();
-        anchors.sort_unstable_by_key(|s| (s.rtt, s.peer));
+        let admits = |id: &NodeId| {
+            view.members.get(id).is_some_and(|m| ways::admits_anyone(m.record().verdict.class()))
+        };
+        anchors.sort_unstable_by_key(|s| (!admits(&s.peer), s.rtt, s.peer));
         anchors.truncate(ANCHORS);
         let spare = view.arbiter.sessions().filter(|s| {
             s.direction == Direction::Outgoing

@@ -9,13 +9,14 @@ use core::time::Duration;
 use super::{RTT, addr, millis, secs};
 use crate::id::{MeshId, NodeId};
 use crate::membership::{self, Identity, MAX_CANDIDATES, Membership, Message};
+use crate::nat::NatClass;
 use crate::nat::{Filtering, Mapping};
 use crate::node::{ConnId, DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::peer::arbiter::Arbiter;
 use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, View};
 use crate::peer::local::Local;
-use crate::peer::ways::{Alone, Way};
+use crate::peer::ways::{GRACE, Help, RELAY_AFTER, Way};
 use crate::rng::Rng;
 use crate::route::Route;
 use crate::time::Time;
@@ -27,9 +28,51 @@ struct Bench {
     membership: Membership,
     arbiter: Arbiter,
     dialer: Dialer,
+    help: Others,
+    me: NodeId,
     conns: u64,
     /// Records given out, so that each is newer than the last.
     records: u64,
+}
+
+/// What others do for the bench.
+#[derive(Clone, Copy, Debug)]
+struct Others {
+    relay: bool,
+    introduce: bool,
+    found: Option<SocketAddr>,
+    carried: Option<NodeId>,
+    own: NatClass,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self { relay: false, introduce: false, found: None, carried: None, own: NatClass::Unknown }
+    }
+}
+
+impl Others {
+    fn all() -> Self {
+        Self { relay: true, introduce: true, own: NatClass::PortRestricted, ..Self::default() }
+    }
+}
+
+impl Help for Others {
+    fn relays(&self, _: &NodeId) -> bool {
+        self.relay
+    }
+    fn introduces(&self, _: &NodeId) -> bool {
+        self.introduce
+    }
+    fn found_at(&self, _: &NodeId) -> Option<SocketAddr> {
+        self.found
+    }
+    fn carries(&self, peer: &NodeId) -> bool {
+        self.carried == Some(*peer)
+    }
+    fn own_class(&self) -> NatClass {
+        self.own
+    }
 }
 
 /// How a member of the bench is behind its NAT.
@@ -77,7 +120,17 @@ impl Bench {
         let arbiter = Arbiter::new(NodeId([0; 32]), 1);
         let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap);
         dialer.network_changed(Time::ZERO);
-        Self { now: Time::ZERO, local, membership, arbiter, dialer, conns: 0, records: 0 }
+        Self {
+            now: Time::ZERO,
+            local,
+            membership,
+            arbiter,
+            dialer,
+            help: Others::default(),
+            me: NodeId([0; 32]),
+            conns: 0,
+            records: 0,
+        }
     }
 
     fn member(&mut self, n: u8, nat: Nat) -> NodeId {
@@ -100,8 +153,16 @@ impl Bench {
 
     /// What is dialled up to `at`, with the time of each.
     fn until(&mut self, at: Duration) -> Vec<(Time, DialId, Option<NodeId>, Vec<SocketAddr>)> {
+        let addrs = |ways: Vec<Way>| ways.into_iter().filter_map(Way::addr).collect();
+        let dials = self.ways_until(at).0;
+        dials.into_iter().map(|(at, dial, peer, ways)| (at, dial, peer, addrs(ways))).collect()
+    }
+
+    /// What is dialled, in all its ways, and what is closed.
+    #[allow(clippy::type_complexity, reason = "looked at by tests at once")]
+    fn ways_until(&mut self, at: Duration) -> (Vec<(Time, DialId, Option<NodeId>, Vec<Way>)>, Vec<ConnId>) {
         let end = Time::ZERO + at;
-        let mut dials = Vec::new();
+        let (mut dials, mut closed) = (Vec::new(), Vec::new());
         while let Some(deadline) = self.dialer.poll_timeout().filter(|d| d.at <= end) {
             self.now = self.now.max(deadline.at);
             let mut out = Outbox::new();
@@ -109,19 +170,24 @@ impl Bench {
                 local: &self.local,
                 members: self.membership.members(),
                 arbiter: &self.arbiter,
-                help: &Alone,
-                me: NodeId([0; 32]),
+                help: &self.help,
+                me: self.me,
             };
             self.dialer.handle_timeout(self.now, view, &mut out);
             assert!(self.dialer.poll_timeout().is_none_or(|d| d.at > self.now), "busy loop");
             while let Some(event) = out.pop_event() {
-                let dialer::Event::Dial { dial, peer, ways } = event else { panic!("{event:?}") };
-                let addrs = ways.into_iter().filter_map(Way::addr).collect();
-                dials.push((self.now, dial, peer, addrs));
+                match event {
+                    dialer::Event::Dial { dial, peer, ways } => dials.push((self.now, dial, peer, ways)),
+                    dialer::Event::Close(conn) => {
+                        self.arbiter.closed(self.now, conn, &mut Outbox::new());
+                        closed.push(conn);
+                    }
+                    failed @ dialer::Event::Failed { .. } => panic!("{failed:?}"),
+                }
             }
         }
         self.now = end;
-        dials
+        (dials, closed)
     }
 
     fn fail(&mut self, dial: DialId) {
@@ -131,7 +197,7 @@ impl Bench {
     fn session(&mut self, peer: NodeId, direction: Direction, dial: Option<DialId>) -> ConnId {
         self.conns += 1;
         let (conn, route) = (ConnId(self.conns), Route::Direct(addr(99)));
-        self.dialer.connected(self.now, peer, direction, dial);
+        self.dialer.connected(self.now, peer, direction, dial, true);
         self.arbiter.connected(self.now, conn, peer, direction, route, RTT, &mut Outbox::new());
         self.dialer.session_up(self.now, peer);
         conn
@@ -402,7 +468,7 @@ fn a_rest_ends_early_when_the_peer_connects_or_its_verdict_or_addresses_change()
         },
         // Its connection ends before it is a session.
         |bench, peer| {
-            bench.dialer.connected(bench.now, peer, Direction::Incoming, None);
+            bench.dialer.connected(bench.now, peer, Direction::Incoming, None, true);
             bench.dialer.connection_lost(bench.now, peer);
         },
     ];
@@ -502,4 +568,95 @@ fn candidates_are_best_first_and_loopback_only_where_there_is_nothing_else() {
     local.set_network(vec!["127.0.0.1".parse().unwrap()], [Some(7000), None], [None; 2]);
     assert_eq!(local.candidates(), ["127.0.0.1:7000".parse().unwrap()]);
     assert!(local.loopback_only());
+}
+
+#[test]
+fn who_cannot_be_knocked_at_is_tried_through_others_alone() {
+    let mut bench = Bench::new(&[]);
+    bench.help = Others::all();
+    let peer = bench.member(1, Nat::Restricted);
+    bench.dialer.want(Time::ZERO, peer);
+    let (dials, _) = bench.ways_until(secs(5));
+    assert_eq!(dials.len(), 1);
+    assert_eq!(dials[0].3, [Way::Relay], "its NAT is not disturbed");
+}
+
+#[test]
+fn without_relays_a_peer_is_dialled_where_the_rendezvous_found_it() {
+    let mut bench = Bench::new(&[]);
+    bench.help = Others { relay: false, ..Others::all() };
+    let peer = bench.member(1, Nat::Restricted);
+    bench.dialer.want(Time::ZERO, peer);
+    assert!(bench.until(secs(1)).is_empty());
+    bench.help.found = Some(addr(77));
+    bench.dialer.found(bench.now, peer);
+    let dials = bench.until(secs(2));
+    assert_eq!(dials.len(), 1);
+    assert_eq!(dials[0].3, [addr(77)]);
+}
+
+#[test]
+fn who_admits_anyone_is_dialled_and_a_relay_comes_in_when_nobody_answers() {
+    let mut bench = Bench::new(&[]);
+    bench.help = Others::all();
+    let peer = bench.member(1, Nat::Open);
+    let (dials, _) = bench.ways_until(secs(1));
+    assert_eq!(dials[0].3, [Way::Addr(addr(1))]);
+    assert_eq!((dials[1].0, &dials[1].3[..]), (Time::ZERO + RELAY_AFTER, &[Way::Relay][..]));
+    assert_eq!((dials.len(), dials[1].2), (2, Some(peer)));
+}
+
+#[test]
+fn of_two_that_need_help_the_lower_begins_and_the_other_waits_for_it() {
+    for (me, begins_at) in [([0; 32], Time::ZERO), ([255; 32], Time::ZERO + GRACE)] {
+        let mut bench = Bench::new(&[]);
+        bench.help = Others::all();
+        bench.me = NodeId(me);
+        bench.member(1, Nat::Restricted);
+        let (dials, _) = bench.ways_until(secs(5));
+        assert_eq!(dials[0].0, begins_at, "{me:?}");
+    }
+    let mut bench = Bench::new(&[]);
+    bench.help = Others { own: NatClass::Direct, ..Others::all() };
+    bench.member(1, Nat::Restricted);
+    assert_eq!(bench.ways_until(secs(5)).0[0].0, Time::ZERO + GRACE, "who can be dialled waits for it");
+    let mut bench = Bench::new(&[]);
+    (bench.help, bench.me) = (Others::all(), NodeId([255; 32]));
+    let peer = bench.member(1, Nat::Restricted);
+    bench.dialer.want(Time::ZERO, peer);
+    assert_eq!(bench.ways_until(secs(5)).0[0].0, Time::ZERO, "who has something to say does not wait");
+}
+
+#[test]
+fn a_circuit_that_ends_under_an_attempt_is_replaced_at_once() {
+    let mut bench = Bench::new(&[]);
+    bench.help = Others::all();
+    let peer = bench.member(1, Nat::Restricted);
+    bench.dialer.want(Time::ZERO, peer);
+    let (dials, _) = bench.ways_until(millis(10));
+    bench.dialer.circuit_lost(bench.now, dials[0].1);
+    assert_eq!(bench.ways_until(millis(500)).0.len(), 1);
+}
+
+#[test]
+fn in_a_large_mesh_idle_sessions_close_but_for_anchors_incoming_ones_and_those_that_carry_others() {
+    let mut bench = Bench::new(&[]);
+    for n in 10..30 {
+        bench.member(n, Nat::Hard);
+    }
+    let anchors: Vec<_> = (1..=3).map(|n| bench.member(n, Nat::Open)).collect();
+    for peer in anchors {
+        bench.session(peer, Direction::Outgoing, None);
+    }
+    let ids: Vec<NodeId> = (40..44).map(|n| bench.member(n, Nat::Hard)).collect();
+    let idle = bench.session(ids[0], Direction::Outgoing, None);
+    bench.session(ids[1], Direction::Incoming, None);
+    bench.session(ids[2], Direction::Outgoing, None);
+    bench.help.carried = Some(ids[2]);
+    let busy = bench.session(ids[3], Direction::Outgoing, None);
+    assert_eq!(bench.ways_until(secs(119)).1, []);
+    bench.dialer.used(bench.now, ids[3]);
+    assert_eq!(bench.ways_until(secs(130)).1, [idle]);
+    assert_eq!(bench.ways_until(secs(250)).1, [busy]);
+    assert_eq!(bench.ways_until(secs(3_000)).1, []);
 }
