@@ -16,6 +16,7 @@ impl Node {
         main: [Option<u16>; 2],
         other: [Option<u16>; 2],
     ) {
+        self.silence.network_changed();
         self.local.set_network(ips, main, other);
         self.membership.set_candidates(now, self.local.candidates());
         self.dialer.network_changed(now);

@@ -21,7 +21,7 @@ impl Node {
             } else if let Some(event) = self.heard.membership.pop_event() {
                 self.hear_membership(now, event);
             } else if let Some(event) = self.heard.dialer.pop_event() {
-                self.hear_dialer(event);
+                self.hear_dialer(now, event);
             } else if !self.hear_traversal(now) && !self.look_whom_to_dial(now) {
                 break;
             }
@@ -81,11 +81,12 @@ impl Node {
         }
     }
 
-    fn hear_dialer(&mut self, event: peer::dialer::Event) {
+    fn hear_dialer(&mut self, now: Time, event: peer::dialer::Event) {
         match event {
             peer::dialer::Event::Dial { dial, peer, ways } => {
                 let routes =
                     ways.into_iter().filter_map(crate::peer::ways::Way::addr).map(Route::Direct).collect();
+                self.silence.asked(now);
                 self.outputs.push_back(Output::Dial { dial, peer, routes });
             }
             peer::dialer::Event::Close(conn) => self.outputs.push_back(Output::CloseConnection { conn }),

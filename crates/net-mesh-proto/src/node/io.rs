@@ -277,6 +277,8 @@ pub enum Event {
         /// Why it failed.
         failure: DialFailure,
     },
+    /// Nothing has come back over UDP for several seconds, from anyone; told once for each such time.
+    Silent,
     /// Inputs were discarded since the last such event.
     Dropped {
         /// Why.
