@@ -30,6 +30,8 @@ struct Bench {
     dialer: Dialer,
     help: Others,
     me: NodeId,
+    /// Whom a rendezvous was wanted with.
+    sought: Vec<NodeId>,
     conns: u64,
     /// Records given out, so that each is newer than the last.
     records: u64,
@@ -128,6 +130,7 @@ impl Bench {
             dialer,
             help: Others::default(),
             me: NodeId([0; 32]),
+            sought: vec![],
             conns: 0,
             records: 0,
         }
@@ -178,6 +181,7 @@ impl Bench {
             while let Some(event) = out.pop_event() {
                 match event {
                     dialer::Event::Dial { dial, peer, ways } => dials.push((self.now, dial, peer, ways)),
+                    dialer::Event::Seek(peer) => self.sought.push(peer),
                     dialer::Event::Close(conn) => {
                         self.arbiter.closed(self.now, conn, &mut Outbox::new());
                         closed.push(conn);
@@ -579,6 +583,7 @@ fn who_cannot_be_knocked_at_is_tried_through_others_alone() {
     let (dials, _) = bench.ways_until(secs(5));
     assert_eq!(dials.len(), 1);
     assert_eq!(dials[0].3, [Way::Relay], "its NAT is not disturbed");
+    assert_eq!(bench.sought, [peer], "a direct way is looked for at the same time");
 }
 
 #[test]
@@ -588,6 +593,7 @@ fn without_relays_a_peer_is_dialled_where_the_rendezvous_found_it() {
     let peer = bench.member(1, Nat::Restricted);
     bench.dialer.want(Time::ZERO, peer);
     assert!(bench.until(secs(1)).is_empty());
+    assert_eq!(bench.sought, [peer]);
     bench.help.found = Some(addr(77));
     bench.dialer.found(bench.now, peer);
     let dials = bench.until(secs(2));
