@@ -53,7 +53,8 @@ pub const WANT_FOR: Duration = Duration::from_secs(60);
 /// Peers wanted at once. Every publisher wants its subscribers, so this is the members' bound.
 pub const MAX_WANTED: usize = MAX_MEMBERS;
 
-/// Members, this node included, up to which everyone keeps a session with everyone.
+/// Members, this node included, up to which everyone keeps a session with everyone, unless the node is told
+/// otherwise ([`Config::full_mesh`](crate::node::Config::full_mesh)).
 pub const SMALL_MESH: usize = 8;
 
 /// Sessions kept to members that anyone can reach. One may fail and one may be far away, and there are
@@ -164,14 +165,16 @@ pub struct Dialer {
     used: BoundedMap<NodeId, Time>,
     look_at: Option<Time>,
     last_look: Option<Time>,
+    full_mesh: usize,
     salt: u64,
     rng: Rng,
 }
 
 impl Dialer {
-    /// A machine that starts from the addresses `bootstrap`, of which the first [`MAX_BOOTSTRAP`] count.
+    /// A machine that starts from the addresses `bootstrap`, of which the first [`MAX_BOOTSTRAP`] count, and
+    /// keeps sessions with everyone as long as there are at most `full_mesh` members, itself included.
     #[must_use]
-    pub fn new(mut rng: Rng, bootstrap: &[SocketAddr]) -> Self {
+    pub fn new(mut rng: Rng, bootstrap: &[SocketAddr], full_mesh: usize) -> Self {
         Self {
             bootstrap: bootstrap.iter().take(MAX_BOOTSTRAP).copied().collect(),
             attempts: Attempts::default(),
@@ -180,6 +183,7 @@ impl Dialer {
             used: BoundedMap::new(MAX_MEMBERS),
             look_at: None,
             last_look: None,
+            full_mesh,
             salt: rng.u64(),
             rng,
         }
@@ -454,7 +458,7 @@ impl Dialer {
 
     /// Closes what nobody needs; returns when to look again.
     fn close_idle(&self, now: Time, view: &View<'_>, out: &mut Outbox<Event>) -> Option<Time> {
-        if view.members.len() < SMALL_MESH {
+        if view.members.len() < self.full_mesh {
             return None;
         }
         let mut anchors: Vec<_> = view.arbiter.sessions().filter(|s| self.is_anchor(view, &s.peer)).collect();
@@ -499,7 +503,7 @@ impl Dialer {
             add(Target::Peer(*peer));
         }
         self.bootstrap_goals(view).into_iter().for_each(&mut add);
-        if view.members.len() < SMALL_MESH {
+        if view.members.len() < self.full_mesh {
             for peer in view.members.keys().filter(|id| open(id)) {
                 add(Target::Peer(*peer));
             }

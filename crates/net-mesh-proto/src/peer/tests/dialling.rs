@@ -14,7 +14,7 @@ use crate::nat::{Filtering, Mapping};
 use crate::node::{ConnId, DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::peer::arbiter::Arbiter;
-use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, View};
+use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, SMALL_MESH, View};
 use crate::peer::local::Local;
 use crate::peer::ways::{GRACE, Help, RELAY_AFTER, Way};
 use crate::rng::Rng;
@@ -120,7 +120,7 @@ impl Bench {
         let mut local = Local::default();
         local.set_network(vec![Ipv4Addr::new(198, 51, 100, 1).into()], [Some(7000), None], [None; 2]);
         let arbiter = Arbiter::new(NodeId([0; 32]), 1);
-        let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap);
+        let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap, SMALL_MESH);
         dialer.network_changed(Time::ZERO);
         Self {
             now: Time::ZERO,
