@@ -506,7 +506,7 @@ type Made = (Time, Time, Vec<SocketAddr>);
 fn two_that_want_each_other(seed: u64, wants: [Time; 2], learns: [Time; 2], end: Time) -> [Vec<Made>; 2] {
     core::array::from_fn(|n| {
         let mut bench = Bench::new(&[]);
-        bench.dialer = Dialer::new(Rng::from_u64(seed * 2 + u64::try_from(n).unwrap()), &[]);
+        bench.dialer = Dialer::new(Rng::from_u64(seed * 2 + u64::try_from(n).unwrap()), &[], SMALL_MESH);
         for other in 20..28 {
             bench.member(other, Nat::Hard);
         }
