@@ -22,7 +22,7 @@ use crate::driver::{Clock, Driver, SIGNALS, Signal};
 use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
-use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Status};
+use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
 
@@ -40,6 +40,10 @@ const PING_WAIT: Duration = Duration::from_secs(5);
 
 /// How long shutting down waits for subscribers to take what was published.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
+
+/// What is said where nothing comes back over UDP.
+const SILENT: &str = "nothing has come back over UDP from anyone: a firewall drops UDP here, or nobody runs at the \
+    addresses to start from; allow outgoing UDP, or join through another member";
 
 /// What a node is assembled from.
 pub(crate) struct Parts {
@@ -103,6 +107,11 @@ impl Shared {
 
     pub(crate) fn member_name(&self, peer: &NodeId) -> Option<String> {
         self.node().member(peer).map(|m| m.record.name.clone())
+    }
+
+    /// The way to `peer` at present.
+    fn path(&self, peer: &NodeId) -> Path {
+        self.node().path(peer).map_or(Path::NONE, |(route, via)| Path::of(route, via))
     }
 
     pub(crate) fn session_up(&self, link: Arc<Link>) {
@@ -366,11 +375,15 @@ impl Mesh {
             let unknown = net_mesh_proto::nat::NatClass::Unknown;
             let info = peers.entry(*peer).or_insert_with(|| idle(*peer, peer.short(), unknown));
             let stats = link.connection.stats();
-            info.path = Path::direct(link.remote);
             info.rtt = Some(link.connection.rtt());
             info.health = if link.is_suspect() { Health::Suspect } else { Health::Healthy };
             (info.tx_bytes, info.rx_bytes) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
         }
+        let node = shared.node();
+        for (peer, info) in &mut peers {
+            info.path = node.path(peer).map_or(Path::NONE, |(route, via)| Path::of(route, via));
+        }
+        drop(node);
         peers.into_values().collect()
     }
 
@@ -383,6 +396,13 @@ impl Mesh {
         let reflexive = node.reflexive();
         let machine_drops = node.drops();
         let peers = node.members().count();
+        let udp = match node.udp(shared.now()) {
+            net_mesh_proto::node::Udp::Works => Udp::Works,
+            net_mesh_proto::node::Udp::Silent => Udp::Blocked,
+            net_mesh_proto::node::Udp::Unknown => Udp::Unknown,
+        };
+        let problem = (udp == Udp::Blocked).then(|| SILENT.to_owned());
+        let circuits = node.carried();
         drop(node);
         let drops = DropReason::ALL
             .iter()
@@ -405,6 +425,9 @@ impl Mesh {
             },
             port_mapping: None,
             peers,
+            udp,
+            problem,
+            relay,
             drops,
         }
     }
@@ -446,7 +469,8 @@ impl Mesh {
     #[must_use]
     pub fn member_addrs(&self) -> Vec<SocketAddr> {
         let shared = self.shared();
-        let mut addrs: Vec<SocketAddr> = lock(&shared.links).values().map(|l| l.remote).collect();
+        let straight = |s: net_mesh_proto::peer::Session| s.route.direct();
+        let mut addrs: Vec<SocketAddr> = shared.node().sessions().filter_map(straight).collect();
         for member in shared.node().members() {
             addrs.extend(member.record.candidates.iter().filter(|a| scope(a.ip()) == Scope::Global));
         }
@@ -472,7 +496,7 @@ impl Mesh {
         };
         match timeout(PING_WAIT, exchange).await {
             Ok(Ok(answer)) if answer == b"ping" => {
-                Ok(Pong { rtt: sent.elapsed(), path: Path::direct(link.remote) })
+                Ok(Pong { rtt: sent.elapsed(), path: self.shared().path(&peer) })
             }
             Ok(Ok(_)) => Err(broken("it did not answer the ping".to_owned())),
             Ok(Err(error)) => Err(error),
