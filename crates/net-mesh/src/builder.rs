@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use net_mesh_proto::node::Config;
+use net_mesh_proto::relay::Limits;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::channel::{ChannelConfig, WallClock};
+use crate::driver::Clock;
 use crate::error::StartError;
 use crate::identity::{Identity, random_32};
 use crate::mesh::{Mesh, Parts};
@@ -116,7 +118,8 @@ impl Builder {
         }
         let (inbox, datagrams) = tokio::sync::mpsc::channel(INBOX);
         let drops = Arc::new(DropCounters::default());
-        let socket = self.bind(inbox, Arc::clone(&drops))?;
+        let clock = Clock::start();
+        let socket = self.bind(inbox, Arc::clone(&drops), clock)?;
         let seed = match self.seed {
             Some(seed) => seed,
             None => random_32().map_err(StartError::Random)?,
@@ -141,6 +144,7 @@ impl Builder {
             identity: self.identity,
             name,
             config,
+            clock,
             channels: self.channels,
             seed,
             quic_seed: self.seed,
@@ -155,6 +159,7 @@ impl Builder {
         &self,
         inbox: tokio::sync::mpsc::Sender<crate::socket::Datagram>,
         drops: Arc<DropCounters>,
+        clock: Clock,
     ) -> Result<Arc<MeshSocket>, StartError> {
         let any =
             [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
@@ -175,7 +180,7 @@ impl Builder {
             sockets.push(bound.map_err(|source| StartError::Listen { addr: *addr, source })?);
         }
         let ids = crate::session::connection_ids(&self.identity);
-        MeshSocket::new(sockets, inbox, drops, ids).map_err(StartError::Endpoint)
+        MeshSocket::new(sockets, inbox, drops, ids, clock, Limits::default()).map_err(StartError::Endpoint)
     }
 }
 

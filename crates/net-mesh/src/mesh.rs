@@ -10,6 +10,7 @@ use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::{ChannelId, MeshId, NodeId};
 use net_mesh_proto::node::{Command, Config, Node};
+use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 use net_mesh_proto::wire::addr::{Scope, scope};
 use quinn::{RecvStream, SendStream};
@@ -22,7 +23,7 @@ use crate::driver::{Clock, Driver, SIGNALS, Signal};
 use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
-use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Status};
+use crate::peer::{Health, Nat, Path, PathKind, PeerInfo, Pong, Status};
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
 
@@ -46,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) identity: Identity,
     pub(crate) name: String,
     pub(crate) config: Config,
+    pub(crate) clock: Clock,
     pub(crate) channels: ChannelConfig,
     pub(crate) seed: [u8; 32],
     pub(crate) quic_seed: Option<[u8; 32]>,
@@ -94,6 +96,14 @@ impl Shared {
 
     pub(crate) fn instant(&self, at: Time) -> Instant {
         self.clock.instant(at)
+    }
+
+    /// The way a session's packets go at present.
+    fn path(&self, link: &Link) -> Path {
+        match self.socket.route(link.slot).unwrap_or(link.route) {
+            Route::Direct(addr) => Path::direct(addr),
+            Route::Relayed(_) => Path { kind: PathKind::Relayed, ..Path::NONE },
+        }
     }
 
     pub(crate) fn changed(&self) {
@@ -250,7 +260,7 @@ impl Mesh {
         let (datagrams_tx, datagrams) = mpsc::channel(DATAGRAM_BACKLOG);
         let members = Arc::new(Members::default());
         let hub = Hub::new(parts.channels, id, parts.config.boot, Arc::clone(&members) as _);
-        let clock = Clock::start();
+        let clock = parts.clock;
         let shared = Arc::new(Shared {
             id,
             name: parts.name,
@@ -366,7 +376,7 @@ impl Mesh {
             let unknown = net_mesh_proto::nat::NatClass::Unknown;
             let info = peers.entry(*peer).or_insert_with(|| idle(*peer, peer.short(), unknown));
             let stats = link.connection.stats();
-            info.path = Path::direct(link.remote);
+            info.path = self.shared().path(link);
             info.rtt = Some(link.connection.rtt());
             info.health = if link.is_suspect() { Health::Suspect } else { Health::Healthy };
             (info.tx_bytes, info.rx_bytes) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
@@ -446,7 +456,8 @@ impl Mesh {
     #[must_use]
     pub fn member_addrs(&self) -> Vec<SocketAddr> {
         let shared = self.shared();
-        let mut addrs: Vec<SocketAddr> = lock(&shared.links).values().map(|l| l.remote).collect();
+        let mut addrs: Vec<SocketAddr> =
+            lock(&shared.links).values().filter_map(|l| l.route.direct()).collect();
         for member in shared.node().members() {
             addrs.extend(member.record.candidates.iter().filter(|a| scope(a.ip()) == Scope::Global));
         }
@@ -472,7 +483,7 @@ impl Mesh {
         };
         match timeout(PING_WAIT, exchange).await {
             Ok(Ok(answer)) if answer == b"ping" => {
-                Ok(Pong { rtt: sent.elapsed(), path: Path::direct(link.remote) })
+                Ok(Pong { rtt: sent.elapsed(), path: self.shared().path(&link) })
             }
             Ok(Ok(_)) => Err(broken("it did not answer the ping".to_owned())),
             Ok(Err(error)) => Err(error),

@@ -1,6 +1,5 @@
 //! One authenticated connection: its control messages, its streams, its datagrams.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,12 +7,14 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::ConnId;
+use net_mesh_proto::route::Route;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{KEEP_ALIVE, close, control, stream};
 use crate::driver::Signal;
+use crate::socket::slots::SlotId;
 
 /// Control messages that may wait for one peer. A peer that leaves this many unread has stopped.
 const CONTROL_QUEUE: usize = 256;
@@ -42,7 +43,10 @@ pub(crate) trait Services: Send + Sync + 'static {
 pub(crate) struct Link {
     pub(crate) id: ConnId,
     pub(crate) peer: NodeId,
-    pub(crate) remote: SocketAddr,
+    /// Where the mesh socket keeps the connection's routes.
+    pub(crate) slot: SlotId,
+    /// The route on which it was set up.
+    pub(crate) route: Route,
     pub(crate) connection: Connection,
     control: mpsc::Sender<Vec<u8>>,
     outgoing: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
@@ -57,12 +61,19 @@ struct Life {
 }
 
 impl Link {
-    pub(super) fn new(id: ConnId, peer: NodeId, remote: SocketAddr, connection: Connection) -> Arc<Self> {
+    pub(super) fn new(
+        id: ConnId,
+        peer: NodeId,
+        slot: SlotId,
+        route: Route,
+        connection: Connection,
+    ) -> Arc<Self> {
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         Arc::new(Self {
             id,
             peer,
-            remote,
+            slot,
+            route,
             connection,
             control,
             outgoing: Mutex::new(Some(queue)),
