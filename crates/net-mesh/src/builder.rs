@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::channel::{ChannelConfig, WallClock};
+use crate::driver::Clock;
 use crate::error::StartError;
 use crate::identity::{Identity, random_32};
 use crate::mesh::{Mesh, Parts};
@@ -136,7 +137,8 @@ impl Builder {
         }
         let (inbox, datagrams) = tokio::sync::mpsc::channel(INBOX);
         let drops = Arc::new(DropCounters::default());
-        let socket = self.bind(inbox, Arc::clone(&drops))?;
+        let clock = Clock::start();
+        let socket = self.bind(inbox, Arc::clone(&drops), clock)?;
         let seed = match self.seed {
             Some(seed) => seed,
             None => random_32().map_err(StartError::Random)?,
@@ -162,6 +164,7 @@ impl Builder {
             identity: self.identity,
             name,
             config,
+            clock,
             channels: self.channels,
             seed,
             quic_seed: self.seed,
@@ -176,6 +179,7 @@ impl Builder {
         &self,
         inbox: tokio::sync::mpsc::Sender<crate::socket::Datagram>,
         drops: Arc<DropCounters>,
+        clock: Clock,
     ) -> Result<Arc<MeshSocket>, StartError> {
         let any =
             [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
@@ -196,7 +200,7 @@ impl Builder {
             sockets.push(bound.map_err(|source| StartError::Listen { addr: *addr, source })?);
         }
         let ids = crate::session::connection_ids(&self.identity);
-        MeshSocket::new(sockets, inbox, drops, ids).map_err(StartError::Endpoint)
+        MeshSocket::new(sockets, inbox, drops, ids, clock, self.relay.unwrap_or_default()).map_err(StartError::Endpoint)
     }
 }
 

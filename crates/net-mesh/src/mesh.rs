@@ -50,6 +50,7 @@ pub(crate) struct Parts {
     pub(crate) identity: Identity,
     pub(crate) name: String,
     pub(crate) config: Config,
+    pub(crate) clock: Clock,
     pub(crate) channels: ChannelConfig,
     pub(crate) seed: [u8; 32],
     pub(crate) quic_seed: Option<[u8; 32]>,
@@ -123,8 +124,10 @@ impl Shared {
     }
 
     pub(crate) fn session_down(&self, peer: &NodeId) {
-        lock(&self.links).remove(peer);
-        lock(&self.failed).insert(*peer, ());
+        let link = lock(&self.links).remove(peer);
+        if !link.is_some_and(|link| link.was_unused()) {
+            lock(&self.failed).insert(*peer, ());
+        }
         self.hub.session_down(*peer);
         self.changed();
     }
@@ -259,7 +262,7 @@ impl Mesh {
         let (datagrams_tx, datagrams) = mpsc::channel(DATAGRAM_BACKLOG);
         let members = Arc::new(Members::default());
         let hub = Hub::new(parts.channels, id, parts.config.boot, Arc::clone(&members) as _);
-        let clock = Clock::start();
+        let clock = parts.clock;
         let shared = Arc::new(Shared {
             id,
             name: parts.name,
