@@ -200,7 +200,8 @@ impl Builder {
             sockets.push(bound.map_err(|source| StartError::Listen { addr: *addr, source })?);
         }
         let ids = crate::session::connection_ids(&self.identity);
-        MeshSocket::new(sockets, inbox, drops, ids, clock, self.relay.unwrap_or_default()).map_err(StartError::Endpoint)
+        MeshSocket::new(sockets, inbox, drops, ids, clock, self.relay.unwrap_or_default())
+            .map_err(StartError::Endpoint)
     }
 }
 

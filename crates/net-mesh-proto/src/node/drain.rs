@@ -5,10 +5,10 @@
 //! makes a dial, and dials and messages leave the node.
 
 use super::control::Control;
+use super::reach::Helpers;
 use super::{ConnId, Event, Node, Output, REPORT_DROPS};
 use crate::drops::DropReason;
 use crate::id::NodeId;
-use super::reach::Helpers;
 use crate::peer::dialer::View;
 use crate::time::Time;
 use crate::{membership, peer};

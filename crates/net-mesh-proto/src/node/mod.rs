@@ -77,7 +77,7 @@ pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Inp
 pub use query::{MemberView, Sizes};
 pub use silence::Udp;
 
-use crate::drops::{DropCounts, DropReason};
+use crate::drops::DropCounts;
 use crate::id::NodeId;
 use crate::membership::{self, Identity, Membership};
 use crate::outbox::Outbox;

@@ -22,7 +22,7 @@ use crate::outbox::Outbox;
 use crate::path::{self, Paths};
 use crate::peer::Session;
 use crate::peer::ways::{Help, Way};
-use crate::relay::{self, Relay};
+use crate::relay::{self, Refusal, Relay};
 use crate::rendezvous::{self, Rendezvous};
 use crate::rng::Rng;
 use crate::route::{CircuitId, Route};
@@ -41,8 +41,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a circuit outlives its use: packets are still on their way, and the direct way may not last.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// How long a member that refused to relay is left out of routes.
+/// How long a member that refuses to relay is left out of routes.
 const AVOID: Duration = Duration::from_secs(30);
+
+/// The same for one that would but could not: what it misses is probably coming.
+const AVOID_BRIEFLY: Duration = Duration::from_secs(2);
 
 /// Members left out of routes at a time.
 const MAX_AVOIDED: usize = 256;
@@ -161,6 +164,15 @@ impl Help for Helpers<'_> {
     }
 }
 
+/// Whom to leave out of routes, and for how long, after a circuit came to nothing.
+const fn avoided(reason: relay::Reason) -> Option<(NodeId, Duration)> {
+    match reason {
+        relay::Reason::Refused { at, why: Refusal::NotRelaying | Refusal::TooMany } => Some((at, AVOID)),
+        relay::Reason::Refused { at, .. } | relay::Reason::TimedOut { at } => Some((at, AVOID_BRIEFLY)),
+        relay::Reason::LinkLost | relay::Reason::Closed | relay::Reason::Expired => None,
+    }
+}
+
 impl Node {
     /// Computes the routes again if anything changed, and not more often than it is worth.
     pub(super) fn refresh_routes(&mut self, now: Time) {
@@ -200,7 +212,8 @@ impl Node {
 
     fn open_circuit(&mut self, now: Time, peer: NodeId) -> Option<CircuitId> {
         self.refresh_routes(now);
-        let inner = self.reach.routes.to(&peer).map(|way| way.inner.clone()).filter(|inner| !inner.is_empty())?;
+        let inner =
+            self.reach.routes.to(&peer).map(|way| way.inner.clone()).filter(|inner| !inner.is_empty())?;
         self.reach.look_soon(now + LOOK_AFTER);
         let circuit = self.reach.relay.open(now, peer, inner, &mut self.reach.heard_relay);
         // What is sent over the circuit must not leave before it exists here and is announced there.
@@ -221,6 +234,10 @@ impl Node {
 
     pub(super) fn reach_frame(&mut self, now: Time, route: Route, bytes: &[u8]) {
         self.reach.paths.handle_frame(now, route, bytes, &mut self.reach.heard_paths);
+    }
+
+    pub(super) fn reach_relay(&mut self, now: Time, from: NodeId, message: relay::Message) {
+        self.reach.relay.handle(now, from, message, &mut self.reach.heard_relay);
     }
 
     pub(super) fn for_rendezvous(&mut self, act: impl FnOnce(&mut Rendezvous)) {
@@ -318,7 +335,9 @@ impl Node {
     fn offer_nearer(&mut self, now: Time, session: &Session) {
         let Some(circuit) = session.route.circuit() else { return };
         let Some(view) = self.reach.relay.circuit(circuit).filter(|view| view.opened_by_us) else { return };
-        let Some(way) = self.reach.routes.to(&session.peer).filter(|way| !way.inner.is_empty()) else { return };
+        let Some(way) = self.reach.routes.to(&session.peer).filter(|way| !way.inner.is_empty()) else {
+            return;
+        };
         let (share, margin) = WORTHWHILE;
         let expected = Duration::from_millis(u64::from(way.rtt_ms));
         if way.inner != view.path && expected + margin < session.rtt.mul_f64(share) {
@@ -356,7 +375,7 @@ impl Node {
             let since = *self.reach.spare.entry(circuit).or_insert(now);
             if now >= since + LINGER {
                 self.reach.spare.remove(&circuit);
-                self.reach.relay.close(now, circuit, &mut self.reach.heard_relay);
+                self.reach.relay.close(circuit, &mut self.reach.heard_relay);
             }
         }
     }
@@ -388,8 +407,8 @@ impl Node {
             relay::Event::Label(change) => self.outputs.push_back(Output::Label(change)),
             relay::Event::Opened { .. } | relay::Event::Confirmed { .. } => {}
             relay::Event::Down { circuit, reason, .. } => {
-                if let Some(refuser) = reason.refuser() {
-                    self.reach.avoided.insert(refuser, now + AVOID);
+                if let Some((node, time)) = avoided(reason) {
+                    self.reach.avoided.insert(node, now + time);
                     self.reach.changed();
                 }
                 self.reach.paths.circuit_down(now, circuit, &mut self.reach.heard_paths);
@@ -432,7 +451,6 @@ impl Node {
 
     fn hear_rendezvous(&mut self, now: Time, event: rendezvous::Event) {
         match event {
-            rendezvous::Event::Send { to, message } => self.send_to(to, &Control::Rendezvous(message)),
             rendezvous::Event::Found { peer, addr, .. } => {
                 let direct = self.arbiter.session(&peer).is_some_and(|s| s.route.direct().is_some());
                 if !direct {

@@ -183,8 +183,10 @@ fn ratio(time: Duration, round_trip: Duration) -> f64 {
 /// What is not as it should be, each in a few words.
 pub(super) fn wrong(results: &[Cold]) -> Vec<String> {
     let bad = results.iter().filter(|cold| cold.path != cold.expected || cold.first_event_ms.is_none());
-    bad.map(|cold| format!("cold, {} to {} is {} instead of {}", cold.from, cold.to, cold.path, cold.expected))
-        .collect()
+    bad.map(|cold| {
+        format!("cold, {} to {} is {} instead of {}", cold.from, cold.to, cold.path, cold.expected)
+    })
+    .collect()
 }
 
 /// The table for people.

@@ -197,7 +197,10 @@ impl Report {
         let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (pair, reason) in self.json.pairs.iter().zip(&self.reasons) {
             let position = |name: &str| self.json.nodes.iter().position(|node| node.name == name);
-            if pair.path == "relayed" && pair.expected == "relayed" && position(&pair.from) < position(&pair.to) {
+            if pair.path == "relayed"
+                && pair.expected == "relayed"
+                && position(&pair.from) < position(&pair.to)
+            {
                 by_reason.entry(reason).or_default().push(format!("{} - {}", pair.from, pair.to));
             }
         }
