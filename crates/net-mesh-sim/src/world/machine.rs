@@ -216,7 +216,7 @@ impl Machine {
         }
     }
 
-    fn act(&mut self, net: &mut Internet, now: Time, output: Output) {
+    pub(super) fn act(&mut self, net: &mut Internet, now: Time, output: Output) {
         match output {
             Output::Transmit(transmit) => self.transmit(net, now, transmit.from, transmit.to, transmit.bytes),
             Output::OpenSocket { socket, v6 } => {

@@ -500,3 +500,6 @@ impl Drop for World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
