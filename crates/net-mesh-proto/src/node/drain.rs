@@ -89,6 +89,7 @@ impl Node {
                 self.silence.asked(now);
                 self.outputs.push_back(Output::Dial { dial, peer, routes });
             }
+            peer::dialer::Event::Seek(_) => {}
             peer::dialer::Event::Close(conn) => self.outputs.push_back(Output::CloseConnection { conn }),
             peer::dialer::Event::Failed { peer, addrs, failure } => {
                 self.tell(Event::DialFailed { peer, addrs, failure });

@@ -26,6 +26,7 @@
 //!     stun_servers: vec![],
 //!     nat_traversal: true,
 //!     relay: None,
+//!     full_mesh: 8,
 //! };
 //! let mut node = Node::new(start, [2; 32], config);
 //! let network = Input::Network {
@@ -138,7 +139,7 @@ impl Node {
             local: Local::default(),
             membership,
             arbiter: Arbiter::new(id, config.boot),
-            dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap),
+            dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap, config.full_mesh),
             traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
             heard: Heard::default(),
             silence: Silence::default(),

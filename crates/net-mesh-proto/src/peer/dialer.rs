@@ -53,7 +53,8 @@ pub const WANT_FOR: Duration = Duration::from_secs(60);
 /// Peers wanted at once. Every publisher wants its subscribers, so this is the members' bound.
 pub const MAX_WANTED: usize = MAX_MEMBERS;
 
-/// Members, this node included, up to which everyone keeps a session with everyone.
+/// Members, this node included, up to which everyone keeps a session with everyone, unless the node is told
+/// otherwise ([`Config::full_mesh`](crate::node::Config::full_mesh)).
 pub const SMALL_MESH: usize = 8;
 
 /// Sessions kept to members that anyone can reach. One may fail and one may be far away, and there are
@@ -75,6 +76,10 @@ pub const MAX_TARGETS: usize = MAX_MEMBERS + MAX_BOOTSTRAP;
 
 /// Addresses to start from.
 pub const MAX_BOOTSTRAP: usize = 64;
+
+/// Between two calls for a rendezvous with a peer that there is no other way to. How often one is really
+/// made is decided there.
+const SEEK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The first rest.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
@@ -107,6 +112,8 @@ pub enum Event {
         /// Which ways.
         ways: Vec<Way>,
     },
+    /// Look for a direct way to a member that cannot simply be dialled.
+    Seek(NodeId),
     /// Close a connection that nobody needs.
     Close(ConnId),
     /// An attempt failed.
@@ -158,14 +165,16 @@ pub struct Dialer {
     used: BoundedMap<NodeId, Time>,
     look_at: Option<Time>,
     last_look: Option<Time>,
+    full_mesh: usize,
     salt: u64,
     rng: Rng,
 }
 
 impl Dialer {
-    /// A machine that starts from the addresses `bootstrap`, of which the first [`MAX_BOOTSTRAP`] count.
+    /// A machine that starts from the addresses `bootstrap`, of which the first [`MAX_BOOTSTRAP`] count, and
+    /// keeps sessions with everyone as long as there are at most `full_mesh` members, itself included.
     #[must_use]
-    pub fn new(mut rng: Rng, bootstrap: &[SocketAddr]) -> Self {
+    pub fn new(mut rng: Rng, bootstrap: &[SocketAddr], full_mesh: usize) -> Self {
         Self {
             bootstrap: bootstrap.iter().take(MAX_BOOTSTRAP).copied().collect(),
             attempts: Attempts::default(),
@@ -174,6 +183,7 @@ impl Dialer {
             used: BoundedMap::new(MAX_MEMBERS),
             look_at: None,
             last_look: None,
+            full_mesh,
             salt: rng.u64(),
             rng,
         }
@@ -345,7 +355,7 @@ impl Dialer {
                 if rests_until > now {
                     next = Some(next.map_or(rests_until, |next| next.min(rests_until)));
                 } else if !self.attempts.is_full() {
-                    self.dial(now, target, ways(target, &view, Duration::ZERO), out);
+                    self.begin(now, target, &view, out);
                 }
             }
         }
@@ -421,6 +431,19 @@ impl Dialer {
         out.event(Event::Dial { dial, peer: target.peer(), ways });
     }
 
+    /// Begins with a target that there is neither a connection to nor an attempt at.
+    fn begin(&mut self, now: Time, target: Target, view: &View<'_>, out: &mut Outbox<Event>) {
+        if let Some(peer) = target.peer().filter(|peer| needs_help(peer, view)) {
+            out.event(Event::Seek(peer));
+        }
+        let ways = ways(target, view, Duration::ZERO);
+        if ways.is_empty() {
+            // It is up to the rendezvous; should that find nothing, it is asked again.
+            self.update(target, |p| p.rests_until = now + SEEK_AGAIN);
+        }
+        self.dial(now, target, ways, out);
+    }
+
     /// Until when `target` is left to the other side, where that should begin.
     fn deferred_until(&mut self, now: Time, target: Target, view: &View<'_>) -> Time {
         let Some(peer) = target.peer().filter(|peer| !self.is_wanted(now, peer)) else { return Time::ZERO };
@@ -435,7 +458,7 @@ impl Dialer {
 
     /// Closes what nobody needs; returns when to look again.
     fn close_idle(&self, now: Time, view: &View<'_>, out: &mut Outbox<Event>) -> Option<Time> {
-        if view.members.len() < SMALL_MESH {
+        if view.members.len() < self.full_mesh {
             return None;
         }
         let mut anchors: Vec<_> = view.arbiter.sessions().filter(|s| self.is_anchor(view, &s.peer)).collect();
@@ -480,7 +503,7 @@ impl Dialer {
             add(Target::Peer(*peer));
         }
         self.bootstrap_goals(view).into_iter().for_each(&mut add);
-        if view.members.len() < SMALL_MESH {
+        if view.members.len() < self.full_mesh {
             for peer in view.members.keys().filter(|id| open(id)) {
                 add(Target::Peer(*peer));
             }
@@ -492,7 +515,9 @@ impl Dialer {
 
     /// Whether there is neither a connection nor an attempt at one, and somewhere to try.
     fn is_open(&self, view: &View<'_>, peer: &NodeId) -> bool {
-        let somewhere = |_: &Member| !ways(Target::Peer(*peer), view, Duration::ZERO).is_empty();
+        let somewhere = |_: &Member| {
+            needs_help(peer, view) || !ways(Target::Peer(*peer), view, Duration::ZERO).is_empty()
+        };
         !view.arbiter.is_connected(peer)
             && !self.attempts.under_way(Target::Peer(*peer))
             && view.members.get(peer).is_some_and(somewhere)
@@ -573,6 +598,11 @@ fn belongs_to_someone(addr: SocketAddr, leads_to: Option<NodeId>, view: &View<'_
     leads_to.is_some_and(|id| view.members.contains_key(&id))
         || view.arbiter.sessions().any(|session| session.route == Route::Direct(addr))
         || view.members.values().any(|m| m.record().candidates.contains(&addr))
+}
+
+/// Whether a rendezvous is worth its packets: the peer cannot simply be dialled, and others can help.
+fn needs_help(peer: &NodeId, view: &View<'_>) -> bool {
+    view.members.get(peer).is_some_and(|m| ways::needs_help(view.local, view.help, m.record()))
 }
 
 /// Where to try `target`, which has been tried for so long already, as far as is known now.

@@ -123,6 +123,11 @@ pub(super) fn manner(local: &Local, help: &dyn Help, record: &Record) -> Manner 
     }
 }
 
+/// Whether a rendezvous is worth its packets.
+pub(super) fn needs_help(local: &Local, help: &dyn Help, record: &Record) -> bool {
+    matches!(manner(local, help, record), Manner::Near | Manner::Helped)
+}
+
 /// Where to try a member now, best first; `trying_for` is how long it has been tried already.
 pub(super) fn ways(local: &Local, help: &dyn Help, record: &Record, trying_for: Duration) -> Vec<Way> {
     let manner = manner(local, help, record);

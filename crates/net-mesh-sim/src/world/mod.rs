@@ -33,6 +33,7 @@ use net_mesh_proto::drops::DropCounts;
 use net_mesh_proto::id::{MeshId, NodeId};
 use net_mesh_proto::nat::Verdict;
 use net_mesh_proto::node::{Command, Config, Event, Input, Node};
+use net_mesh_proto::peer::dialer::SMALL_MESH;
 use net_mesh_proto::relay::Limits;
 use net_mesh_proto::rng::Rng;
 use net_mesh_proto::route::Route;
@@ -82,6 +83,8 @@ pub struct Spec {
     pub nat_traversal: bool,
     /// Whether it carries datagrams for others, within the default limits.
     pub relays: bool,
+    /// Members up to which it keeps a session with everyone.
+    pub full_mesh: usize,
     /// Addresses of interfaces that lead nowhere for anybody else, as of containers and tunnels.
     pub useless: Vec<IpAddr>,
 }
@@ -97,6 +100,7 @@ impl Default for Spec {
             join: Vec::new(),
             nat_traversal: true,
             relays: true,
+            full_mesh: SMALL_MESH,
             useless: Vec::new(),
         }
     }
@@ -199,6 +203,7 @@ impl World {
             stun_servers: Vec::new(),
             nat_traversal: spec.nat_traversal,
             relay: spec.relays.then(Limits::default),
+            full_mesh: spec.full_mesh,
         };
         self.net.set_name(host, config.name.clone());
         // Public nodes are found again after a restart.

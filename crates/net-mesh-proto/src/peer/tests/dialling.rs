@@ -14,7 +14,7 @@ use crate::nat::{Filtering, Mapping};
 use crate::node::{ConnId, DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::peer::arbiter::Arbiter;
-use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, View};
+use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, SMALL_MESH, View};
 use crate::peer::local::Local;
 use crate::peer::ways::{GRACE, Help, RELAY_AFTER, Way};
 use crate::rng::Rng;
@@ -30,6 +30,8 @@ struct Bench {
     dialer: Dialer,
     help: Others,
     me: NodeId,
+    /// Whom a rendezvous was wanted with.
+    sought: Vec<NodeId>,
     conns: u64,
     /// Records given out, so that each is newer than the last.
     records: u64,
@@ -118,7 +120,7 @@ impl Bench {
         let mut local = Local::default();
         local.set_network(vec![Ipv4Addr::new(198, 51, 100, 1).into()], [Some(7000), None], [None; 2]);
         let arbiter = Arbiter::new(NodeId([0; 32]), 1);
-        let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap);
+        let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap, SMALL_MESH);
         dialer.network_changed(Time::ZERO);
         Self {
             now: Time::ZERO,
@@ -128,6 +130,7 @@ impl Bench {
             dialer,
             help: Others::default(),
             me: NodeId([0; 32]),
+            sought: vec![],
             conns: 0,
             records: 0,
         }
@@ -178,6 +181,7 @@ impl Bench {
             while let Some(event) = out.pop_event() {
                 match event {
                     dialer::Event::Dial { dial, peer, ways } => dials.push((self.now, dial, peer, ways)),
+                    dialer::Event::Seek(peer) => self.sought.push(peer),
                     dialer::Event::Close(conn) => {
                         self.arbiter.closed(self.now, conn, &mut Outbox::new());
                         closed.push(conn);
@@ -502,7 +506,7 @@ type Made = (Time, Time, Vec<SocketAddr>);
 fn two_that_want_each_other(seed: u64, wants: [Time; 2], learns: [Time; 2], end: Time) -> [Vec<Made>; 2] {
     core::array::from_fn(|n| {
         let mut bench = Bench::new(&[]);
-        bench.dialer = Dialer::new(Rng::from_u64(seed * 2 + u64::try_from(n).unwrap()), &[]);
+        bench.dialer = Dialer::new(Rng::from_u64(seed * 2 + u64::try_from(n).unwrap()), &[], SMALL_MESH);
         for other in 20..28 {
             bench.member(other, Nat::Hard);
         }
@@ -579,6 +583,7 @@ fn who_cannot_be_knocked_at_is_tried_through_others_alone() {
     let (dials, _) = bench.ways_until(secs(5));
     assert_eq!(dials.len(), 1);
     assert_eq!(dials[0].3, [Way::Relay], "its NAT is not disturbed");
+    assert_eq!(bench.sought, [peer], "a direct way is looked for at the same time");
 }
 
 #[test]
@@ -588,6 +593,7 @@ fn without_relays_a_peer_is_dialled_where_the_rendezvous_found_it() {
     let peer = bench.member(1, Nat::Restricted);
     bench.dialer.want(Time::ZERO, peer);
     assert!(bench.until(secs(1)).is_empty());
+    assert_eq!(bench.sought, [peer]);
     bench.help.found = Some(addr(77));
     bench.dialer.found(bench.now, peer);
     let dials = bench.until(secs(2));
