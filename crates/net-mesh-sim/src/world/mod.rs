@@ -365,6 +365,18 @@ impl World {
         &mut self.net
     }
 
+    /// How many nodes there are, running or not; their numbers are `0..len`.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.seats.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
     /// The host of a node.
     #[must_use]
     pub fn host(&self, ix: NodeIx) -> HostId {
