@@ -79,6 +79,8 @@ pub(crate) struct Conn {
     next_seq: u64,
     waiting: VecDeque<Chunk>,
     flying: VecDeque<Chunk>,
+    /// When the first of those is sent again, or a little before: as of the last poll.
+    again: Option<Time>,
     next_in: u64,
     early: BTreeMap<u64, (bool, Vec<u8>)>,
     partial: Vec<u8>,
@@ -106,6 +108,7 @@ impl Conn {
             next_seq: 0,
             waiting: VecDeque::new(),
             flying: VecDeque::new(),
+            again: None,
             next_in: 0,
             early: BTreeMap::new(),
             partial: Vec::new(),
@@ -225,11 +228,15 @@ impl Conn {
         }
         let mut due = Vec::new();
         let rtt = self.rtt;
+        self.again = None;
         for chunk in &mut self.flying {
-            if now >= again_at(chunk, rtt) {
+            let mut again = again_at(chunk, rtt);
+            if now >= again {
                 (chunk.sent, chunk.tries) = (now, chunk.tries + 1);
                 due.push(Body::Data { seq: chunk.seq, last: chunk.last, chunk: chunk.bytes.clone() });
+                again = again_at(chunk, rtt);
             }
+            self.again = Some(self.again.map_or(again, |first| first.min(again)));
         }
         let used = !due.is_empty();
         for body in due {
@@ -241,11 +248,11 @@ impl Conn {
         true
     }
 
+    /// When to poll next; true after a poll only.
     pub(crate) fn poll_timeout(&self) -> Time {
-        let chunks = self.flying.iter().map(|chunk| again_at(chunk, self.rtt)).min();
         let waiting = self.waiting.front().filter(|_| self.flying.len() < WINDOW).map(|chunk| chunk.sent);
         let idle = (self.sent_at + KEEP_ALIVE).min(self.heard_at + SILENCE);
-        [chunks, waiting].into_iter().flatten().fold(idle, Time::min)
+        [self.again, waiting].into_iter().flatten().fold(idle, Time::min)
     }
 
     pub(crate) fn packet(&self, body: Body) -> Packet {
