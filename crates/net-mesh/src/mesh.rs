@@ -65,6 +65,7 @@ pub(crate) struct Shared {
     id: NodeId,
     name: String,
     mesh: MeshId,
+    relays: bool,
     clock: Clock,
     pub(crate) socket: Arc<MeshSocket>,
     pub(crate) drops: Arc<DropCounters>,
@@ -267,6 +268,7 @@ impl Mesh {
             id,
             name: parts.name,
             mesh: parts.identity.mesh_id(),
+            relays: parts.config.relay.is_some(),
             clock,
             socket: Arc::clone(&parts.socket),
             drops: Arc::clone(&parts.drops),
@@ -407,6 +409,10 @@ impl Mesh {
         let problem = (udp == Udp::Blocked).then(|| SILENT.to_owned());
         let circuits = node.carried();
         drop(node);
+        let relay = shared.relays.then(|| {
+            let carried = shared.socket.relayed();
+            Relayed { circuits, packets: carried.packets, bytes: carried.bytes, limited: carried.limited }
+        });
         let drops = DropReason::ALL
             .iter()
             .map(|r| (r.name(), machine_drops.of(*r) + shared.drops.of(*r)))
