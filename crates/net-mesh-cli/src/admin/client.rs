@@ -53,6 +53,12 @@ impl<'a> Client<'a> {
         whole(self.send(Method::GET, "/v1/peers", None, empty()).await?).await
     }
 
+    /// `GET /v1/why/{peer}`.
+    pub(crate) async fn why(&self, peer: &str) -> anyhow::Result<WhyJson> {
+        let path = format!("/v1/why/{}", percent_encoded(peer));
+        whole(self.send(Method::GET, &path, None, empty()).await?).await
+    }
+
     /// `POST /v1/ping`.
     pub(crate) async fn ping(&self, peer: &str) -> anyhow::Result<PingJson> {
         let body = json(&PingRequest { peer: peer.to_owned() })?;

@@ -26,6 +26,7 @@
 //!     stun_servers: vec![],
 //!     nat_traversal: true,
 //!     relay: None,
+//!     full_mesh: 8,
 //! };
 //! let mut node = Node::new(start, [2; 32], config);
 //! let network = Input::Network {
@@ -53,6 +54,8 @@
 //! | `command` | what does a wish mean? |
 //! | `drain` | who hears about what a machine did? |
 //! | `traversal` | reflexive addresses and the NAT, as the node wires them |
+//! | `silence` | does UDP work here at all? |
+//! | `reach` | ways to peers beyond their addresses, as the node wires them |
 //! | `query` | what may the outside look at? |
 //! | [`control`] | the table of control messages |
 
@@ -63,6 +66,8 @@ mod dispatch;
 mod drain;
 mod io;
 mod query;
+mod reach;
+mod silence;
 mod traversal;
 
 use alloc::collections::VecDeque;
@@ -70,14 +75,17 @@ use core::time::Duration;
 
 pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
 pub use query::{MemberView, Sizes};
+pub use silence::Udp;
 
-use crate::drops::{DropCounts, DropReason};
+use crate::drops::DropCounts;
 use crate::id::NodeId;
 use crate::membership::{self, Identity, Membership};
 use crate::outbox::Outbox;
 use crate::peer::{Arbiter, Dialer, Local, arbiter, dialer};
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
+use reach::Reach;
+use silence::Silence;
 use traversal::Traversal;
 
 /// Between two reports of drops. They are for an operator's eyes, and come in floods.
@@ -95,7 +103,9 @@ pub struct Node {
     arbiter: Arbiter,
     dialer: Dialer,
     traversal: Option<Traversal>,
+    reach: Reach,
     heard: Heard,
+    silence: Silence,
     /// When to look at round-trip times again.
     links_at: Option<Time>,
     outputs: VecDeque<Output>,
@@ -126,16 +136,19 @@ impl Node {
             boot: config.boot,
             unix_ms: config.unix_ms,
         };
-        let membership = Membership::new(now, &rng.fork("membership"), &identity);
+        let mut membership = Membership::new(now, &rng.fork("membership"), &identity);
+        membership.set_relays(now, config.relay.is_some());
         let id = membership.id();
         Self {
             id,
             local: Local::default(),
             membership,
             arbiter: Arbiter::new(id, config.boot),
-            dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap),
+            dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap, config.full_mesh),
             traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
+            reach: Reach::new(id, &rng, config.relay, config.nat_traversal),
             heard: Heard::default(),
+            silence: Silence::default(),
             links_at: None,
             outputs: VecDeque::new(),
             drops: DropCounts::default(),
@@ -147,6 +160,9 @@ impl Node {
 
     /// Something happened outside.
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
+        if matches!(input, Input::Connected { .. } | Input::Control { .. }) {
+            self.silence.heard();
+        }
         match input {
             Input::Datagram { socket, from, bytes } => self.handle_datagram(now, socket, from, bytes),
             Input::Network { ips, main, other } => self.handle_network(now, ips, main, other),
@@ -156,17 +172,22 @@ impl Node {
             Input::SocketFailed { socket } => {
                 self.for_traversal(|traversal| traversal.socket_failed(now, socket));
             }
-            Input::Connected { conn, peer, direction, dial, route, rtt, key: _ } => {
-                self.dialer_connected(now, peer, direction, dial);
+            Input::Connected { conn, peer, direction, dial, route, rtt, key } => {
+                self.remember_key(conn, key);
+                if let Some(dial) = dial {
+                    self.dial_over(dial);
+                }
+                self.dialer_connected(now, peer, direction, dial, route.direct().is_some());
                 self.arbiter.connected(now, conn, peer, direction, route, rtt, &mut self.heard.arbiter);
             }
             Input::DialFailed { dial, failure } => {
+                self.dial_over(dial);
                 self.dialer.dial_failed(now, dial, failure, &mut self.heard.dialer);
             }
             Input::Control { conn, bytes } => self.handle_control(now, conn, bytes),
             Input::Closed { conn } => self.handle_closed(now, conn),
-            Input::Link { conn, rtt, active: _ } => self.handle_rtt(now, conn, rtt),
-            Input::Frame { .. } => self.drops_now(DropReason::UnknownFrame),
+            Input::Link { conn, rtt, active } => self.handle_link(now, conn, rtt, active),
+            Input::Frame { route, bytes } => self.handle_frame(now, route, bytes),
             Input::Command(command) => self.handle_command(now, command),
         }
         self.drain(now);
@@ -177,8 +198,12 @@ impl Node {
         self.arbiter.handle_timeout(now, &mut self.heard.arbiter);
         self.membership.handle_timeout(now, &mut self.heard.membership);
         self.for_traversal(|traversal| traversal.handle_timeout(now));
+        self.reach_timeout(now);
         if self.links_at.is_some_and(|at| at <= now) {
             self.update_links(now);
+        }
+        if self.silence.falls_silent(now, self.is_alone()) {
+            self.tell(Event::Silent);
         }
         self.drain(now);
     }
@@ -195,6 +220,8 @@ impl Node {
             self.arbiter.poll_timeout(),
             self.dialer.poll_timeout(),
             self.traversal.as_ref().and_then(Traversal::poll_timeout),
+            self.silence.poll_timeout(),
+            self.reach.poll_timeout(),
         ];
         machines.into_iter().chain(own).fold(None, Deadline::earliest)
     }

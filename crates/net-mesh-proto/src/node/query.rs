@@ -4,13 +4,14 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::Node;
 use super::traversal::Traversal;
+use super::{Node, Udp};
 use crate::drops::DropCounts;
 use crate::id::NodeId;
 use crate::membership::{Member, Record};
 use crate::nat::Verdict;
 use crate::peer::{Local, Session};
+use crate::route::Route;
 use crate::time::Time;
 
 /// Another member, as this node knows it.
@@ -40,6 +41,10 @@ pub struct Sizes {
     pub connections: usize,
     /// Attempts to connect, at most [`MAX_DIALS`](crate::peer::dialer::MAX_DIALS).
     pub dials: usize,
+    /// Ways of sessions, at most [`MAX_WAYS`](crate::path::MAX_WAYS) for each.
+    pub ways: usize,
+    /// Circuits of others through this node, at most as many as its limits say.
+    pub carried: usize,
     /// Tokens given to others who classify themselves, at most 64.
     pub tokens: usize,
 }
@@ -74,6 +79,20 @@ impl Node {
         self.arbiter.sessions()
     }
 
+    /// The way the session with `peer` travels, and the members that relay on it, in order from here. Who ends a
+    /// circuit knows its last hop only. `None` without a session, or while it has no way.
+    #[must_use]
+    pub fn path(&self, peer: &NodeId) -> Option<(Route, Vec<NodeId>)> {
+        let route = self.reach.paths.current(peer)?;
+        Some((route, self.via(route)))
+    }
+
+    /// How many circuits of others go through this node.
+    #[must_use]
+    pub fn carried(&self) -> usize {
+        self.reach.relay.carried()
+    }
+
     /// What is known of the NAT in front of this node, for how long, and what was missing where an axis
     /// stayed unknown.
     #[must_use]
@@ -85,6 +104,16 @@ impl Node {
     #[must_use]
     pub fn reflexive(&self) -> Vec<SocketAddr> {
         self.local.reflexive().to_vec()
+    }
+
+    /// Whether anything comes back over UDP.
+    #[must_use]
+    pub fn udp(&self, now: Time) -> Udp {
+        self.silence.verdict(now, self.is_alone())
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.arbiter.sessions().next().is_none()
     }
 
     /// This node's own place in the network.
@@ -109,6 +138,8 @@ impl Node {
             buried: self.membership.buried(),
             connections: self.arbiter.connections(),
             dials: self.dialer.attempts(),
+            ways: self.reach.paths.ways(),
+            carried: self.reach.relay.carried(),
             tokens: self.traversal.as_ref().map_or(0, Traversal::tokens),
         }
     }

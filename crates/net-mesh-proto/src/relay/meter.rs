@@ -1,17 +1,20 @@
 //! Whose datagrams may pass, and whose must not, when more is asked of a relay than it gives?
 //!
 //! Everything is counted twice: in a bucket of the whole node, refilled at the rate it gives, and in one of
-//! the user on whose account it is forwarded, refilled at an equal share of that rate among those who were active
-//! within about the last second.
+//! the user on whose account it is forwarded, refilled at a share of that rate.
 //! - While the node's bucket is **at least half full**, anyone passes: what nobody else wants is not held back.
 //! - **Below half**, only users with something left in their own bucket pass: those within their share.
+//! - **Below a quarter**, a share is the rate divided among the users active within about the last second, less a
+//!   small reserve ([`RESERVE_PARTS`]). Between a quarter and a half it grows towards the whole rate: what some
+//!   do not use of their shares fills the bucket, and so becomes part of everyone's share.
 //!
-//! So the rate is used up whenever there is demand for it, and a user who asks for no more than an equal share
-//! gets it, whatever the others do: greedy ones push the node's bucket down to its half, never further, because
-//! what all users' buckets can hold together is the other half. Once everyone is greedy, all get the same.
+//! So the rate is used up whenever there is demand for it; a user who asks for no more than an equal share gets
+//! it, whatever the others do; and those who want more settle at one and the same share, at the level of the bucket
+//! where all of them together take what flows in. Being the first or the fastest to ask gains nothing.
 //!
-//! A run of datagrams is never split. It passes if there is anything left, and what it takes beyond that is
-//! owed: a node owes at most what is passed in one run by each user, a user at most [`MAX_RUN`].
+//! A run of datagrams is never split: it passes if there is anything left, and what it takes beyond that is
+//! owed. So in any time, what passes is at most what the rate makes in it, one full bucket of the node, and
+//! one run ([`MAX_RUN`]) for each user.
 //!
 //! Bounds: as many users as the table has room for circuits. One who has no labels left keeps its account until
 //! another needs the place, so closing and opening again gains nothing.
@@ -33,9 +36,14 @@ pub(super) const MAX_RUN: u64 = 65_535;
 /// let a relay's uplink queue fill before the first drop tells anyone.
 const BURST_PARTS: u64 = 20;
 
-/// What the node's bucket holds at least, in bytes: each half has room for two of the longest runs, so that a greedy
-/// user's one run over the line cannot take the node into debt at the expense of those within their share.
+/// What the node's bucket holds at least, in bytes: each half has room for two of the longest runs, so that one
+/// run does not make the difference between plenty and nothing.
 const MIN_BURST: u64 = 4 * (MAX_RUN + 1);
+
+/// The part of the rate that is not given out in shares below a quarter, so that the bucket finds its way back there
+/// after every rush: within about this many times the time it takes to fill. A larger reserve would be
+/// quicker, and keep more from users within their share meanwhile.
+const RESERVE_PARTS: u64 = 16;
 
 /// Half of the time within which a user counts as active. Shorter would forget a user between two bursts of
 /// acknowledgements over a slow way; longer would keep a share for one who has stopped.
@@ -73,6 +81,10 @@ pub(super) struct Meter {
     users: Vec<User>,
     slots: BTreeMap<NodeId, u32>,
     max_users: usize,
+    /// Users with labels.
+    joined: i64,
+    /// What a user can save up: used all at once by all, it is half of what the node has.
+    most: i128,
     /// The epoch that is running, users seen in it, and users seen in it or in the one before.
     epoch: u64,
     seen: u64,
@@ -90,13 +102,22 @@ fn refill(rate: u64, since: Time, now: Time) -> i128 {
     i128::from(nanos) * i128::from(rate)
 }
 
+/// What one of `active` users may have of `rate`, with the node's bucket at `level` of `full`.
+fn share(rate: u64, active: u64, level: i128, full: i128) -> u64 {
+    const STEPS: u64 = 1024;
+    let least = (rate - rate / RESERVE_PARTS) / active.max(1);
+    let quarter = full / 4;
+    // In units of about a byte, in which both fit.
+    let units = |tokens: i128| u64::try_from(tokens >> 30).unwrap_or(0);
+    let above = units(level - quarter) / (units(quarter) / STEPS).max(1);
+    let more = u128::from(rate - least) * u128::from(above.min(STEPS)) / u128::from(STEPS);
+    least + u64::try_from(more).unwrap_or(0)
+}
+
 impl Meter {
     /// A meter that lets `rate` bytes pass in a second, without limit where that is `u64::MAX`.
     pub(super) fn new(rate: u64, max_users: usize) -> Self {
-        let burst = match rate {
-            0 => 0,
-            _ => tokens((rate / BURST_PARTS).max(MIN_BURST)),
-        };
+        let burst = tokens((rate / BURST_PARTS).max(MIN_BURST));
         Self {
             rate: (rate != u64::MAX).then_some(rate),
             burst,
@@ -105,6 +126,8 @@ impl Meter {
             users: Vec::new(),
             slots: BTreeMap::new(),
             max_users,
+            joined: 0,
+            most: burst / 2,
             epoch: 0,
             seen: 0,
             active: 0,
@@ -113,10 +136,12 @@ impl Meter {
 
     /// An account for one more label of `id`; `None` if there are too many users.
     pub(super) fn join(&mut self, id: NodeId) -> Option<UserSlot> {
-        if let Some(slot) = self.slots.get(&id) {
-            let user = self.users.get_mut(*slot as usize)?;
+        if let Some(slot) = self.slots.get(&id).copied() {
+            let user = self.users.get_mut(slot as usize)?;
             user.labels += 1;
-            return Some(UserSlot(*slot));
+            let first = user.labels == 1;
+            self.count(i64::from(first));
+            return Some(UserSlot(slot));
         }
         let user = User {
             id,
@@ -139,6 +164,7 @@ impl Meter {
             u32::try_from(slot).ok()?
         };
         self.slots.insert(id, slot);
+        self.count(1);
         Some(UserSlot(slot))
     }
 
@@ -146,7 +172,14 @@ impl Meter {
     pub(super) fn leave(&mut self, slot: UserSlot) {
         if let Some(user) = self.users.get_mut(slot.0 as usize) {
             user.labels = user.labels.saturating_sub(1);
+            let last = user.labels == 0;
+            self.count(-i64::from(last));
         }
+    }
+
+    fn count(&mut self, change: i64) {
+        self.joined += change;
+        self.most = self.burst / 2 / i128::from(self.joined.max(1));
     }
 
     /// Whether a run of `run.packets` datagrams of `run.bytes` bytes in all may pass, on the account of `slot`.
@@ -172,20 +205,17 @@ impl Meter {
             self.active += u64::from(user.epoch + 1 != self.epoch);
             user.epoch = self.epoch;
         }
-        let active = self.active.max(1);
-        // All users' buckets together hold half of the node's: used at once, they leave something there.
-        let most = self.burst / 2 / i128::from(active);
-        user.tokens = (user.tokens + refill(rate / active, user.refilled, now)).min(most);
+        let share = share(rate, self.active, self.tokens, self.burst);
+        user.tokens = (user.tokens + refill(share, user.refilled, now)).min(self.most);
         user.refilled = user.refilled.max(now);
-        let plenty = self.tokens >= self.burst / 2;
-        if self.tokens <= 0 || !(plenty || user.tokens > 0) {
-            return false;
+        let passes = rate > 0 && (self.tokens >= self.burst / 2 || user.tokens > 0);
+        if passes {
+            let cost = tokens(bytes);
+            self.tokens -= cost;
+            // What others left and it took is not held against it for longer than one run.
+            user.tokens = (user.tokens - cost).max(-tokens(MAX_RUN));
         }
-        let cost = tokens(bytes);
-        self.tokens -= cost;
-        // What was left over by others and taken is not held against anyone for long.
-        user.tokens = (user.tokens - cost).max(-tokens(MAX_RUN));
-        true
+        passes
     }
 
     /// Epochs start at 2, so that a user who was never seen is in neither of the two that count.
@@ -196,6 +226,11 @@ impl Meter {
             self.seen = 0;
             self.epoch = epoch;
         }
+    }
+
+    /// How many users have an account.
+    pub(super) fn len(&self) -> usize {
+        self.users.len()
     }
 
     /// What each user had forwarded and was refused, in the order in which they came.

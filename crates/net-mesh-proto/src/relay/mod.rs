@@ -1,17 +1,24 @@
 //! Who forwards for whom, over which labels?
 //!
+//! A relayed datagram is a label and ciphertext. A relay looks the label up, writes another in its place and
+//! sends it on; it holds no key for the payload and never waits for anyone.
+//!
 //! | file | the question it answers |
 //! |---|---|
-//! | [`table`] | where does a relayed datagram go? |
+//! | [`table`] | where does a relayed datagram go, and is there room for it? |
 //! | `meter` | whose datagrams may pass when more is asked of a relay than it gives? |
+//! | [`circuits`] | how do labels come to be, and how do they end? |
+//! | [`wire`] | the messages of circuits |
 
+pub mod circuits;
 mod meter;
 pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod wire;
 
+pub use circuits::{CircuitView, Event, Reason, Relay};
 pub use table::{Change, LabelTable, Limits, Stats, Step, Traffic, UserStats};
+pub use wire::{Message, Refusal};
 
-/// Circuits that this node has opened, at a time: one for every member there can be.
-pub const MAX_OPENED: usize = 4096;
-
-/// Circuits of others that end at this node, at a time: one from every member there can be.
-pub const MAX_ENDED: usize = 4096;
+pub use crate::routing::MAX_HOPS;

@@ -5,14 +5,14 @@
 //! metered (see `meter`); what ends here is not.
 //!
 //! Bounds: two labels for each circuit that the limits allow, and one for each that may begin or end here
-//! ([`MAX_OPENED`], [`MAX_ENDED`]). Changes beyond that are refused and counted; the machine that makes
+//! ([`MAX_OWN`], [`MAX_ENDED`]). Changes beyond that are refused and counted; the machine that makes
 //! them, [`Relay`](super::Relay), never comes that far.
 
 use alloc::collections::BTreeMap;
 use core::net::SocketAddr;
 
+use super::circuits::{MAX_ENDED, MAX_OWN};
 use super::meter::{Meter, UserSlot};
-use super::{MAX_ENDED, MAX_OPENED};
 use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::route::CircuitId;
@@ -67,18 +67,22 @@ impl Traffic {
 /// kept until its label is known, and asked for again, counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Sent on for others.
-    pub forwarded: Traffic,
-    /// Of circuits that end here.
-    pub delivered: Traffic,
-    /// Not sent on, because it was beyond what this node carries.
-    pub limited: Traffic,
-    /// With a label that is not known.
-    pub unknown: Traffic,
-    /// With a label that is known, from an address it does not belong to.
-    pub foreign: Traffic,
-    /// With a label that has ended.
-    pub expired: Traffic,
+    /// Datagrams sent on for others.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Datagrams not sent on, because they were beyond what this node carries.
+    pub limited: u64,
+    /// Their payload bytes.
+    pub limited_bytes: u64,
+    /// Datagrams of circuits that end here.
+    pub delivered: u64,
+    /// Datagrams with a label that is not known.
+    pub unknown: u64,
+    /// Datagrams with a label that is known, from an address it does not belong to.
+    pub foreign: u64,
+    /// Datagrams with a label that has ended.
+    pub expired: u64,
     /// Changes that there was no room for.
     pub refused_changes: u64,
 }
@@ -215,7 +219,11 @@ impl LabelTable {
         if full(self) {
             return false;
         }
-        let Some(slot) = self.meter.join(user) else { return false };
+        let slot = self.meter.join(user).or_else(|| {
+            self.sweep();
+            self.meter.join(user)
+        });
+        let Some(slot) = slot else { return false };
         self.entries.insert(label, entry(slot));
         true
     }
@@ -225,10 +233,10 @@ impl LabelTable {
         if let Some(earlier) = self.circuits.get(&circuit).copied() {
             self.remove(earlier);
         }
-        if self.circuits.len() >= MAX_OPENED + MAX_ENDED {
+        if self.circuits.len() >= MAX_OWN + MAX_ENDED {
             self.sweep();
         }
-        if self.circuits.len() >= MAX_OPENED + MAX_ENDED {
+        if self.circuits.len() >= MAX_OWN + MAX_ENDED {
             return false;
         }
         self.entries.insert(label, entry);
@@ -276,13 +284,15 @@ impl LabelTable {
             }
             Some(Entry { next: Next::Forward { to, out, user }, .. }) => {
                 if self.meter.pass(now, *user, run) {
-                    (&mut stats.forwarded, Step::Forward { to: *to, label: *out })
+                    stats.bytes = stats.bytes.saturating_add(run.bytes);
+                    (&mut stats.packets, Step::Forward { to: *to, label: *out })
                 } else {
+                    stats.limited_bytes = stats.limited_bytes.saturating_add(run.bytes);
                     (&mut stats.limited, Step::Drop(DropReason::RelayLimit))
                 }
             }
         };
-        counter.add(run);
+        *counter = counter.saturating_add(run.packets);
         step
     }
 
@@ -308,15 +318,18 @@ impl LabelTable {
         self.meter.users()
     }
 
-    /// How many labels there are.
+    /// How many labels and how many users there are, for bounds.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    pub fn len(&self) -> (usize, usize) {
+        (self.entries.len(), self.meter.len())
     }
 
-    /// Whether there are none.
+    /// Whether there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
