@@ -4,7 +4,9 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{HOP_COST_MS, MAX_HOPS, Routes, Way, ways};
+use ed25519_dalek::SigningKey;
+
+use super::{HOP_COST_MS, MAX_HOPS, MAX_MEDIATORS, Routes, Way, ways};
 use crate::id::{MeshId, NodeId};
 use crate::membership::{self, Identity, Membership};
 use crate::outbox::Outbox;
@@ -110,8 +112,76 @@ fn a_route_has_no_more_inner_nodes_than_a_circuit_may_have() {
     assert_eq!(mesh.inner(count - 1), None);
 }
 
-/// Every path there is, tried out.
-fn brute_force(mesh: &Mesh, links: &BTreeMap<(u8, u8), u32>, relays: &[u8], to: u8) -> Option<(u32, usize)> {
+#[test]
+fn a_dearer_way_with_fewer_hops_goes_further_than_the_cheapest() {
+    // Along the chain, number 9 is too far; number 4 is dear to reach at once, but leaves hops to go on.
+    let mut links: Vec<(u8, u8, u16)> = (0..9).map(|n| (n, n + 1, 1)).collect();
+    links.push((0, 4, 100));
+    let relays: Vec<u8> = (1..9).collect();
+    let mesh = Mesh::new(10, &relays, &links);
+    assert_eq!(mesh.inner(4), Some(vec![1, 2, 3]));
+    assert_eq!(mesh.inner(9), Some(vec![4, 5, 6, 7, 8]));
+    assert_eq!(mesh.routes().to(&mesh.ids[9]).unwrap().rtt_ms, 105);
+}
+
+#[test]
+fn of_equal_ways_the_one_with_fewer_hops_and_then_the_lower_ids_is_taken() {
+    let hop = u16::try_from(HOP_COST_MS).unwrap();
+    let links = [(0, 1, 10), (1, 4, 10), (0, 2, 10), (2, 4, 10), (0, 3, 30 + hop), (1, 3, 10), (3, 4, 0)];
+    let mesh = Mesh::new(5, &[1, 2, 3], &links);
+    let lower = if mesh.ids[1] < mesh.ids[2] { 1 } else { 2 };
+    assert_eq!(mesh.inner(4), Some(vec![lower]));
+    let detour = [(0, 1, 10), (1, 3, 10), (3, 4, 10), (0, 2, 15 + hop), (2, 4, 15)];
+    assert_eq!(Mesh::new(5, &[1, 2, 3], &detour).inner(4), Some(vec![2]));
+}
+
+#[test]
+fn nobody_is_reached_through_this_node_or_through_who_is_not_a_member() {
+    let mesh = Mesh::new(3, &[1, 2], &[(1, 0, 5), (2, 0, 5)]);
+    assert_eq!((mesh.inner(1), mesh.inner(2)), (None, None), "what this node is linked to it knows itself");
+    let stranger = NodeId([9; 32]);
+    let routes = ways(mesh.ids[0], &[(stranger, 7)], mesh.members.members(), NOBODY);
+    assert_eq!(routes.to(&stranger), Some(Way { inner: vec![], rtt_ms: 7 }));
+    assert_eq!(routes.to(&mesh.ids[0]), None);
+    assert!(routes.mediators(&stranger).is_empty());
+    assert_eq!(Routes::default().to(&stranger), None);
+    assert!(Routes::default().mediators(&stranger).is_empty());
+}
+
+#[test]
+fn a_large_mesh_takes_work_and_memory_in_proportion_to_its_links() {
+    let (count, mesh) = (600u16, MeshId([7; 32]));
+    let key = |n: u16| {
+        let mut secret = [1; 32];
+        secret[..2].copy_from_slice(&n.to_be_bytes());
+        SigningKey::from_bytes(&secret)
+    };
+    let ids: Vec<NodeId> = (0..count).map(|n| NodeId(key(n).verifying_key().to_bytes())).collect();
+    let mut rng = Rng::from_u64(3);
+    let secret = [9; 32];
+    let identity = Identity { secret: &secret, mesh: &mesh, name: "n", boot: 1, unix_ms: 1_000 };
+    let mut members = Membership::new(Time::ZERO, &rng, &identity);
+    for n in 0..count {
+        let mut record = membership::Record::new(ids[usize::from(n)], 1, "n");
+        record.seq = 1;
+        record.flags.relays = rng.chance(0.8);
+        let mut link =
+            || (ids[usize::try_from(rng.below(u64::from(count))).unwrap()], 1 + (rng.u64() % 300) as u16);
+        record.links = (0..membership::MAX_LINKS).map(|_| link()).collect();
+        let bytes = record.sign(&key(n), &mesh).bytes().clone();
+        let message = membership::Message::Records(membership::wire::Records { items: vec![(0, bytes)] });
+        members.handle(Time::ZERO, ids[0], message, &mut Outbox::new());
+    }
+    assert_eq!(members.members().len(), usize::from(count));
+    let own: Vec<(NodeId, u32)> = ids.iter().take(8).map(|id| (*id, 20)).collect();
+    let routes = ways(members.id(), &own, members.members(), NOBODY);
+    assert!(ids.iter().all(|id| routes.to(id).is_some_and(|way| way.inner.len() <= MAX_HOPS)));
+    assert!(ids.iter().all(|id| routes.mediators(id).len() <= MAX_MEDIATORS));
+    assert!(routes.reached.len() <= usize::from(count) * (MAX_HOPS + 1));
+}
+
+/// Every path there is, tried out: the least cost, and the fewest inner nodes at that cost.
+fn brute_force(links: &BTreeMap<(u8, u8), u32>, relays: &[u8], to: u8) -> Option<(u32, usize)> {
     fn walk(
         at: u8,
         to: u8,
@@ -125,10 +195,10 @@ fn brute_force(mesh: &Mesh, links: &BTreeMap<(u8, u8), u32>, relays: &[u8], to: 
             *best = Some(best.map_or(here, |best| best.min(here)));
             return;
         }
-        if at != 0 && !relays.contains(&at) {
+        if hops > MAX_HOPS || (at != 0 && !relays.contains(&at)) {
             return;
         }
-        for ((_, next), rtt_ms) in links.iter().filter(|((from, _), _)| *from == at) {
+        for ((_, next), rtt_ms) in links.range((at, 0)..=(at, u8::MAX)) {
             if !seen.contains(next) {
                 seen.push(*next);
                 let extra = if at == 0 { 0 } else { HOP_COST_MS };
@@ -137,38 +207,44 @@ fn brute_force(mesh: &Mesh, links: &BTreeMap<(u8, u8), u32>, relays: &[u8], to: 
             }
         }
     }
-    let _ = mesh;
     let mut best = None;
     walk(0, to, &mut vec![0], (links, relays), (0, 0), &mut best);
-    best.filter(|(_, hops)| *hops <= MAX_HOPS)
+    best
+}
+
+/// Links at random: all over, or a chain of near ones with a few far shortcuts, along which hops run out.
+fn random_links(rng: &mut Rng, count: u8, chain: bool) -> Vec<(u8, u8, u16)> {
+    let mut named = Vec::new();
+    for a in 0..count {
+        for b in (0..count).filter(|b| *b != a) {
+            let ms = u16::try_from(rng.below(100)).unwrap();
+            if chain && a.abs_diff(b) == 1 {
+                named.push((a, b, ms / 30));
+            } else if rng.chance(if chain { 0.06 } else { 0.3 }) {
+                named.push((a, b, ms));
+            }
+        }
+    }
+    named
 }
 
 #[test]
 fn routes_are_the_shortest_of_all_paths() {
-    for seed in 0..60 {
+    let mut scarce = 0;
+    for seed in 0..80 {
         let mut rng = Rng::from_u64(seed);
-        let count = 6u8;
-        let mut named = Vec::new();
+        let chain = seed % 2 == 1;
+        let count = if chain { 11 } else { 6 };
+        let named = random_links(&mut rng, count, chain);
         let mut links: BTreeMap<(u8, u8), u32> = BTreeMap::new();
-        for a in 0..count {
-            for b in 0..count {
-                if a != b && rng.chance(0.3) {
-                    let ms = u16::try_from(1 + rng.below(100)).unwrap();
-                    named.push((a, b, ms));
-                }
-            }
-        }
-        for (a, b, ms) in &named {
-            // What this node is linked to it knows itself.
-            if *b == 0 {
-                continue;
-            }
+        // What this node is linked to it knows itself.
+        for (a, b, ms) in named.iter().filter(|(_, b, _)| *b != 0) {
             for pair in [(*a, *b), (*b, *a)] {
                 let known = links.entry(pair).or_insert(u32::from(*ms));
                 *known = u32::from(*ms).max(*known);
             }
         }
-        let relays: Vec<u8> = (1..count).filter(|_| rng.chance(0.7)).collect();
+        let relays: Vec<u8> = (1..count).filter(|_| chain || rng.chance(0.7)).collect();
         let mesh = Mesh::new(count, &relays, &named);
         let routes = mesh.routes();
         for to in 1..count {
@@ -177,11 +253,10 @@ fn routes_are_the_shortest_of_all_paths() {
                 let hops = u32::try_from(inner.len()).unwrap();
                 (rtt_ms + hops * HOP_COST_MS, inner.len())
             });
-            assert_eq!(
-                cost,
-                brute_force(&mesh, &links, &relays, to),
-                "seed {seed}, to {to}: {named:?} {relays:?}"
-            );
+            let expected = brute_force(&links, &relays, to);
+            assert_eq!(cost, expected, "seed {seed}, to {to}: {named:?} {relays:?}");
+            scarce += u32::from(expected.is_none_or(|(_, inner)| inner == MAX_HOPS));
         }
     }
+    assert!(scarce > 20, "hops ran out {scarce} times");
 }
