@@ -10,20 +10,25 @@
 //! | either end closes it | the closing travels to the other end |
 //! | a session on the way ends | both sides of it close what went over it |
 //! | the origin vanishes without a word | labels end [`LIFETIME`] after the last renewal |
+//! | something is said of a circuit that is not known here any more | whoever said it is told |
 //! | nothing is heard of an opening for [`OPEN_LIMIT`] | the origin gives it up |
 //!
 //! **Bounds.** Circuits carried for others: as [`Limits`] say, for all and for each neighbour. Circuits that end here:
-//! [`MAX_ENDING`] over each neighbour. This node's own: [`MAX_OWN`]. Paths: [`MAX_HOPS`] inner nodes.
+//! [`MAX_ENDED`], and [`MAX_ENDING`] over each neighbour. This node's own: [`MAX_OWN`]. Paths: [`MAX_HOPS`] inner nodes.
+//! A neighbour asks for openings and renewals only so often (`neighbours`, [`RENEW_PAUSE`]), because each makes
+//! this node say something to the next one.
 //!
 //! **Refused**: paths that lead back to a node that is on them, labels that are in use, hops without a direct
-//! session. A message about a circuit that is not known is counted and ignored: the two ends of a hop may
-//! close it at the same time.
+//! session. A message about a circuit that is not known is counted: the two ends of a hop may close it at
+//! the same time.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::hop::{Carried, Ending, Hop, Own, Owner, Side};
+use super::neighbours::{Neighbours, Part};
 use super::wire::{Message, Open, Refusal};
 use super::{Change, Limits, MAX_HOPS};
 use crate::drops::DropReason;
@@ -39,6 +44,9 @@ pub const LIFETIME: Duration = Duration::from_secs(120);
 
 /// How often the origin renews.
 pub const RENEW_EVERY: Duration = Duration::from_secs(45);
+
+/// A renewal sooner than this after the last one is not passed on: it would change nothing.
+pub const RENEW_PAUSE: Duration = Duration::from_secs(15);
 
 /// How long an opening may go unconfirmed: several round trips over the longest path, with losses.
 pub const OPEN_LIMIT: Duration = Duration::from_secs(5);
@@ -125,51 +133,8 @@ pub struct CircuitView<'a> {
     pub opened_by_us: bool,
     /// Whether it is known to reach the other end.
     pub confirmed: bool,
-}
-
-/// A hop: a neighbour, and the circuit's number there.
-type Hop = (NodeId, u64);
-
-#[derive(Debug)]
-struct Own {
-    peer: NodeId,
-    path: Vec<NodeId>,
-    next: Hop,
-    forward: u64,
-    back: u64,
-    opened: Time,
-    confirmed: bool,
-    renew_at: Time,
-}
-
-#[derive(Debug)]
-struct Ending {
-    origin: NodeId,
-    /// The last inner node, as a path of one.
-    path: [NodeId; 1],
-    before: Hop,
-    forward: u64,
-    back: u64,
-    expires: Time,
-}
-
-#[derive(Debug)]
-struct Carried {
-    before: Hop,
-    next: Hop,
-    /// The label that frames of the origin arrive with, and the one they leave with.
-    forward: (u64, u64),
-    /// The label that frames of the target arrive with, and the one they leave with.
-    back: (u64, u64),
-    expires: Time,
-}
-
-/// What a hop belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
-    Own(CircuitId),
-    Ending(CircuitId),
-    Carried(u64),
+    /// When it was opened, as this node saw it.
+    pub since: Time,
 }
 
 /// The circuits of one node: its own, those that end here, and those it carries.
@@ -178,7 +143,7 @@ pub struct Relay {
     me: NodeId,
     rng: Rng,
     limits: Option<Limits>,
-    links: BTreeMap<NodeId, SocketAddr>,
+    neighbours: Neighbours,
     own: BTreeMap<CircuitId, Own>,
     ending: BTreeMap<CircuitId, Ending>,
     carried: BTreeMap<u64, Carried>,
@@ -187,6 +152,8 @@ pub struct Relay {
     from_before: BTreeMap<Hop, Owner>,
     /// Labels that frames may arrive with.
     labels: BTreeSet<u64>,
+    /// When something is to be done about each circuit.
+    timers: BTreeSet<(Time, Owner)>,
     next_circuit: u64,
     next_carried: u64,
 }
@@ -199,13 +166,14 @@ impl Relay {
             me,
             rng,
             limits,
-            links: BTreeMap::new(),
+            neighbours: Neighbours::default(),
             own: BTreeMap::new(),
             ending: BTreeMap::new(),
             carried: BTreeMap::new(),
             to_next: BTreeMap::new(),
             from_before: BTreeMap::new(),
             labels: BTreeSet::new(),
+            timers: BTreeSet::new(),
             next_circuit: 0,
             next_carried: 0,
         }
@@ -213,26 +181,22 @@ impl Relay {
 
     /// The address of the direct session with `peer`; `None` if there is none any more. What went over an ended
     /// one is over; what goes over a moved one moves.
-    pub fn set_link(&mut self, now: Time, peer: NodeId, addr: Option<SocketAddr>, out: &mut Outbox<Event>) {
-        let before = match addr {
-            Some(addr) => self.links.insert(peer, addr),
-            None => self.links.remove(&peer),
-        };
-        let hops = |hops: &BTreeMap<Hop, Owner>| -> Vec<Owner> {
-            let whole = (peer, u64::MIN)..=(peer, u64::MAX);
-            hops.range(whole).map(|(_, owner)| *owner).collect()
-        };
-        let (next, prior) = (hops(&self.to_next), hops(&self.from_before));
-        if addr.is_none() {
+    pub fn set_link(&mut self, _now: Time, peer: NodeId, addr: Option<SocketAddr>, out: &mut Outbox<Event>) {
+        let whole = (peer, u64::MIN)..=(peer, u64::MAX);
+        let next: Vec<Owner> = self.to_next.range(whole.clone()).map(|(_, owner)| *owner).collect();
+        let before: Vec<Owner> = self.from_before.range(whole).map(|(_, owner)| *owner).collect();
+        let Some(addr) = addr else {
             for owner in next {
-                self.end(owner, Side::Next, Reason::LinkLost, None, out);
+                self.end(owner, Side::Next, Reason::LinkLost, out);
             }
-            for owner in prior {
-                self.end(owner, Side::Before, Reason::LinkLost, None, out);
+            for owner in before {
+                self.end(owner, Side::Before, Reason::LinkLost, out);
             }
-        } else if before.is_some() && before != addr {
-            for owner in next.into_iter().chain(prior) {
-                self.install(now, owner, out);
+            return self.neighbours.remove(&peer);
+        };
+        if self.neighbours.set(peer, addr) {
+            for owner in next.into_iter().chain(before) {
+                self.install(owner, out);
             }
         }
     }
@@ -248,7 +212,7 @@ impl Relay {
         out: &mut Outbox<Event>,
     ) -> Option<CircuitId> {
         let first = *path.first()?;
-        let possible = self.links.contains_key(&first)
+        let possible = self.neighbours.addr(&first).is_some()
             && self.own.len() < MAX_OWN
             && path.len() <= MAX_HOPS
             && self.is_sound(&path, &[self.me, peer]);
@@ -261,18 +225,10 @@ impl Relay {
         let mut rest = path.get(1..)?.to_vec();
         rest.push(peer);
         self.to_next.insert(next, Owner::Own(circuit));
-        let own = Own {
-            peer,
-            path,
-            next,
-            forward,
-            back,
-            opened: now,
-            confirmed: false,
-            renew_at: now + RENEW_EVERY,
-        };
+        let own = Own { peer, path, next, forward, back, opened: now, confirmed: false, renewed: now };
+        self.timers.insert((own.due(), Owner::Own(circuit)));
         self.own.insert(circuit, own);
-        self.install(now, Owner::Own(circuit), out);
+        self.install(Owner::Own(circuit), out);
         let open = Open { circuit: next.1, origin: self.me, path: rest, forward, back };
         out.event(Event::Send { to: first, message: Message::Open(open) });
         Some(circuit)
@@ -281,62 +237,89 @@ impl Relay {
     /// Closes a circuit that begins or ends here.
     pub fn close(&mut self, circuit: CircuitId, out: &mut Outbox<Event>) {
         for owner in [Owner::Own(circuit), Owner::Ending(circuit)] {
-            self.end(owner, Side::Here, Reason::Closed, None, out);
+            self.end(owner, Side::Here, Reason::Closed, out);
         }
     }
 
     /// A message arrived in the session with `from`.
     pub fn handle(&mut self, now: Time, from: NodeId, message: Message, out: &mut Outbox<Event>) {
         match message {
-            Message::Open(open) => {
-                let circuit = open.circuit;
-                if let Err(why) = self.handle_open(now, from, open, out) {
-                    out.drop(DropReason::Refused);
-                    let message = Message::Refused { circuit, at: self.me, why };
-                    out.event(Event::Send { to: from, message });
-                }
-            }
+            Message::Open(open) => self.handle_open(now, from, open, out),
             Message::Opened { circuit } => self.handle_opened(now, (from, circuit), out),
             Message::Refused { circuit, at, why } => {
-                let reason = Reason::Refused { at, why };
-                self.end_hop((from, circuit), Side::Next, reason, Some((at, why)), out);
+                self.end_hop((from, circuit), Side::Next, Reason::Refused { at, why }, out);
             }
             Message::Renew { circuit } => self.handle_renew(now, (from, circuit), out),
             Message::Close { circuit, by_opener } => {
                 let side = if by_opener { Side::Before } else { Side::Next };
-                self.end_hop((from, circuit), side, Reason::Closed, None, out);
+                self.end_hop((from, circuit), side, Reason::Closed, out);
             }
         }
     }
 
-    fn handle_open(
+    fn handle_open(&mut self, now: Time, from: NodeId, open: Open, out: &mut Outbox<Event>) {
+        let before = (from, open.circuit);
+        if self.from_before.contains_key(&before) {
+            // A refusal would be taken for one of the circuit that has the number.
+            return out.drop(DropReason::Refused);
+        }
+        match self.admit(now, from, &open) {
+            Ok(Some((next, path))) => self.carry(now, before, next, path, &open, out),
+            Ok(None) => self.end_here(now, before, &open, out),
+            Err(why) => {
+                out.drop(DropReason::Refused);
+                let message = Message::Refused { circuit: open.circuit, at: self.me, why };
+                out.event(Event::Send { to: from, message });
+            }
+        }
+    }
+
+    /// Whether a circuit may be: the next node and the path from there, or `None` where it ends here.
+    fn admit(
         &mut self,
         now: Time,
         from: NodeId,
-        open: Open,
-        out: &mut Outbox<Event>,
-    ) -> Result<(), Refusal> {
-        let before = (from, open.circuit);
-        if !self.links.contains_key(&from) {
-            return Err(Refusal::NoLink);
+        open: &Open,
+    ) -> Result<Option<(NodeId, Vec<NodeId>)>, Refusal> {
+        if self.neighbours.addr(&from).is_none() {
+            return Err(Refusal::NotDirect);
         }
-        if self.labels.contains(&open.forward) || self.from_before.contains_key(&before) {
-            return Err(Refusal::InUse);
+        if !self.neighbours.may_open(now, &from) {
+            return Err(Refusal::TooFast);
         }
-        if open.origin == self.me || !self.is_sound(&open.path, &[self.me, from, open.origin]) {
+        // Who opens a circuit to a neighbour of its own has no need of one.
+        let pointless = open.path.is_empty() && open.origin == from;
+        if pointless || open.origin == self.me || !self.is_sound(&open.path, &[self.me, from, open.origin]) {
             return Err(Refusal::BadPath);
         }
-        let Some(next) = open.path.first().copied() else {
-            return self.end_here(now, before, &open, out);
+        if self.labels.contains(&open.forward) {
+            return Err(Refusal::InUse);
+        }
+        let Some((next, path)) = open.path.split_first() else {
+            let full = self.ending.len() >= MAX_ENDED;
+            let crowded = self.neighbours.count(&from, Part::Ending) >= MAX_ENDING;
+            return if full || crowded { Err(Refusal::TooMany) } else { Ok(None) };
         };
         let limits = self.limits.ok_or(Refusal::NotRelaying)?;
-        let of_neighbour = self.carried.values().filter(|c| c.before.0 == from).count();
+        let of_neighbour = self.neighbours.count(&from, Part::Carried);
         if self.carried.len() >= limits.circuits || of_neighbour >= limits.circuits_per_neighbour {
             return Err(Refusal::TooMany);
         }
-        if !self.links.contains_key(&next) {
+        if self.neighbours.addr(next).is_none() {
             return Err(Refusal::NoLink);
         }
+        Ok(Some((*next, path.to_vec())))
+    }
+
+    fn carry(
+        &mut self,
+        now: Time,
+        before: Hop,
+        next: NodeId,
+        path: Vec<NodeId>,
+        open: &Open,
+        out: &mut Outbox<Event>,
+    ) {
         let (number, forward) = (self.rng.u64(), self.rng.u64());
         self.labels.insert(open.forward);
         let back = self.new_label();
@@ -346,57 +329,56 @@ impl Relay {
             next: (next, number),
             forward: (open.forward, forward),
             back: (back, open.back),
-            expires: now + LIFETIME,
+            confirmed: false,
+            renewed: now,
         };
         self.carried.insert(self.next_carried, carried);
         self.next_carried += 1;
+        self.neighbours.opened(&before.0, Part::Carried);
         self.from_before.insert(before, owner);
         self.to_next.insert((next, number), owner);
-        self.install(now, owner, out);
-        let path = open.path.get(1..).unwrap_or_default().to_vec();
+        self.timers.insert((now + LIFETIME, owner));
+        self.install(owner, out);
         let onward = Open { circuit: number, origin: open.origin, path, forward, back };
         out.event(Event::Send { to: next, message: Message::Open(onward) });
-        Ok(())
     }
 
-    fn end_here(
-        &mut self,
-        now: Time,
-        before: Hop,
-        open: &Open,
-        out: &mut Outbox<Event>,
-    ) -> Result<(), Refusal> {
-        if self.ending.values().filter(|e| e.before.0 == before.0).count() >= MAX_ENDING {
-            return Err(Refusal::TooMany);
-        }
+    fn end_here(&mut self, now: Time, before: Hop, open: &Open, out: &mut Outbox<Event>) {
         let circuit = self.new_circuit();
+        let owner = Owner::Ending(circuit);
         let ending = Ending {
             origin: open.origin,
             path: [before.0],
             before,
             forward: open.forward,
             back: open.back,
-            expires: now + LIFETIME,
+            opened: now,
+            renewed: now,
         };
         self.labels.insert(open.forward);
         self.ending.insert(circuit, ending);
-        self.from_before.insert(before, Owner::Ending(circuit));
-        self.install(now, Owner::Ending(circuit), out);
+        self.neighbours.opened(&before.0, Part::Ending);
+        self.from_before.insert(before, owner);
+        self.timers.insert((now + LIFETIME, owner));
+        self.install(owner, out);
         out.event(Event::Opened { circuit, peer: open.origin });
         out.event(Event::Send { to: before.0, message: Message::Opened { circuit: before.1 } });
-        Ok(())
     }
 
     fn handle_opened(&mut self, now: Time, hop: Hop, out: &mut Outbox<Event>) {
-        match self.to_next.get(&hop) {
-            Some(Owner::Own(circuit)) => {
-                if let Some(own) = self.own.get_mut(circuit).filter(|own| !own.confirmed) {
+        match self.to_next.get(&hop).copied() {
+            Some(owner @ Owner::Own(circuit)) => {
+                if let Some(own) = self.own.get_mut(&circuit).filter(|own| !own.confirmed) {
+                    let was_due = own.due();
                     own.confirmed = true;
-                    out.event(Event::Confirmed { circuit: *circuit, rtt: now - own.opened });
+                    self.timers.remove(&(was_due, owner));
+                    self.timers.insert((own.due(), owner));
+                    out.event(Event::Confirmed { circuit, rtt: now - own.opened });
                 }
             }
             Some(Owner::Carried(n)) => {
-                if let Some(carried) = self.carried.get(n) {
+                if let Some(carried) = self.carried.get_mut(&n).filter(|carried| !carried.confirmed) {
+                    carried.confirmed = true;
                     let (to, circuit) = carried.before;
                     out.event(Event::Send { to, message: Message::Opened { circuit } });
                 }
@@ -407,73 +389,73 @@ impl Relay {
 
     fn handle_renew(&mut self, now: Time, hop: Hop, out: &mut Outbox<Event>) {
         let Some(owner) = self.from_before.get(&hop).copied() else {
-            return out.drop(DropReason::UnknownTransaction);
+            out.drop(DropReason::UnknownTransaction);
+            // It ended here, and its opener does not know.
+            let message = Message::Close { circuit: hop.1, by_opener: false };
+            return out.event(Event::Send { to: hop.0, message });
         };
-        let expires = now + LIFETIME;
-        if let Owner::Ending(circuit) = owner
-            && let Some(ending) = self.ending.get_mut(&circuit)
-        {
-            ending.expires = expires;
+        let (renewed, onward) = match owner {
+            Owner::Ending(circuit) => (self.ending.get_mut(&circuit).map(|e| &mut e.renewed), None),
+            Owner::Carried(n) => match self.carried.get_mut(&n) {
+                Some(carried) => (Some(&mut carried.renewed), Some(carried.next)),
+                None => (None, None),
+            },
+            Owner::Own(_) => (None, None),
+        };
+        let Some(renewed) = renewed else { return };
+        if now < *renewed + RENEW_PAUSE {
+            return;
         }
-        if let Owner::Carried(n) = owner
-            && let Some(carried) = self.carried.get_mut(&n)
-        {
-            carried.expires = expires;
-            let (to, circuit) = carried.next;
+        self.timers.remove(&(*renewed + LIFETIME, owner));
+        *renewed = now;
+        self.timers.insert((now + LIFETIME, owner));
+        if let Some((to, circuit)) = onward {
             out.event(Event::Send { to, message: Message::Renew { circuit } });
         }
-        self.install(now, owner, out);
+        self.install(owner, out);
     }
 
     /// Gives up what was not confirmed or renewed, and renews this node's own.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox<Event>) {
-        let late = |own: &Own| !own.confirmed && now >= own.opened + OPEN_LIMIT;
-        let given_up: Vec<_> =
-            self.own.iter().filter(|(_, own)| late(own)).map(|(c, own)| (*c, own.next.0)).collect();
-        for (circuit, at) in given_up {
-            self.end(Owner::Own(circuit), Side::Here, Reason::TimedOut { at }, None, out);
-        }
-        let due: Vec<CircuitId> =
-            self.own.iter().filter(|(_, own)| own.renew_at <= now).map(|(circuit, _)| *circuit).collect();
-        for circuit in due {
-            if let Some(own) = self.own.get_mut(&circuit) {
-                own.renew_at = now + RENEW_EVERY;
-                let (to, number) = own.next;
-                out.event(Event::Send { to, message: Message::Renew { circuit: number } });
+        while let Some((at, owner)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, owner));
+            match owner {
+                Owner::Own(circuit) => self.own_due(now, circuit, out),
+                Owner::Ending(_) | Owner::Carried(_) => self.end(owner, Side::Here, Reason::Expired, out),
             }
-            self.install(now, Owner::Own(circuit), out);
         }
-        let ending = self.ending.iter().filter(|(_, e)| e.expires <= now).map(|(c, _)| Owner::Ending(*c));
-        let carried = self.carried.iter().filter(|(_, c)| c.expires <= now).map(|(n, _)| Owner::Carried(*n));
-        for owner in ending.chain(carried).collect::<Vec<_>>() {
-            self.end(owner, Side::Here, Reason::Expired, None, out);
+    }
+
+    fn own_due(&mut self, now: Time, circuit: CircuitId, out: &mut Outbox<Event>) {
+        let owner = Owner::Own(circuit);
+        let Some(own) = self.own.get_mut(&circuit) else { return };
+        let (at, number) = own.next;
+        if !own.confirmed {
+            return self.end(owner, Side::Here, Reason::TimedOut { at }, out);
         }
+        own.renewed = now;
+        self.timers.insert((own.due(), owner));
+        out.event(Event::Send { to: at, message: Message::Renew { circuit: number } });
+        self.install(owner, out);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let own = self.own.values().map(|own| {
-            let late = own.opened + OPEN_LIMIT;
-            if own.confirmed { own.renew_at } else { own.renew_at.min(late) }
-        });
-        let ending = self.ending.values().map(|e| e.expires);
-        let carried = self.carried.values().map(|c| c.expires);
-        let at = own.chain(ending).chain(carried).min();
-        at.map(|at| Deadline::new(at, "renew circuits, or let them end"))
+        self.timers.first().map(|(at, _)| Deadline::new(*at, "renew circuits, or let them end"))
     }
 
     /// A circuit that begins or ends here.
     #[must_use]
     pub fn circuit(&self, circuit: CircuitId) -> Option<CircuitView<'_>> {
-        let own = self.own.get(&circuit).map(|own| view_own(circuit, own));
-        own.or_else(|| self.ending.get(&circuit).map(|ending| view_ending(circuit, ending)))
+        let own = self.own.get(&circuit).map(|own| own.view(circuit));
+        own.or_else(|| self.ending.get(&circuit).map(|ending| ending.view(circuit)))
     }
 
     /// All circuits that begin or end here, this node's own first.
     pub fn circuits(&self) -> impl Iterator<Item = CircuitView<'_>> {
-        let own = self.own.iter().map(|(circuit, own)| view_own(*circuit, own));
-        own.chain(self.ending.iter().map(|(circuit, ending)| view_ending(*circuit, ending)))
+        let own = self.own.iter().map(|(circuit, own)| own.view(*circuit));
+        own.chain(self.ending.iter().map(|(circuit, ending)| ending.view(*circuit)))
     }
 
     /// How many circuits of others go through this node.
@@ -511,27 +493,27 @@ impl Relay {
     }
 
     /// Tells the label table of a circuit, as it is now.
-    fn install(&self, now: Time, owner: Owner, out: &mut Outbox<Event>) {
-        let addr = |hop: &Hop| self.links.get(&hop.0).copied();
+    fn install(&self, owner: Owner, out: &mut Outbox<Event>) {
+        let addr = |hop: &Hop| self.neighbours.addr(&hop.0);
         match owner {
             Owner::Own(circuit) => {
                 let Some(own) = self.own.get(&circuit) else { return };
                 if let Some(from) = addr(&own.next) {
-                    let (label, expires) = (own.back, now + LIFETIME);
+                    let (label, expires) = (own.back, own.renewed + LIFETIME);
                     out.event(Event::Label(Change::End { label, from, circuit, out: own.forward, expires }));
                 }
             }
             Owner::Ending(circuit) => {
                 let Some(ending) = self.ending.get(&circuit) else { return };
                 if let Some(from) = addr(&ending.before) {
-                    let (label, expires) = (ending.forward, ending.expires);
+                    let (label, expires) = (ending.forward, ending.renewed + LIFETIME);
                     out.event(Event::Label(Change::End { label, from, circuit, out: ending.back, expires }));
                 }
             }
             Owner::Carried(n) => {
                 let Some(c) = self.carried.get(&n) else { return };
                 if let (Some(before), Some(next)) = (addr(&c.before), addr(&c.next)) {
-                    let (user, expires) = (c.before.0, c.expires);
+                    let (user, expires) = (c.before.0, c.renewed + LIFETIME);
                     let change =
                         |(label, out), from, to| Change::Forward { label, from, to, out, user, expires };
                     out.event(Event::Label(change(c.forward, before, next)));
@@ -542,69 +524,58 @@ impl Relay {
     }
 
     /// The hop is over, as the neighbour at its other end says.
-    fn end_hop(
-        &mut self,
-        hop: Hop,
-        side: Side,
-        reason: Reason,
-        refused: Option<(NodeId, Refusal)>,
-        out: &mut Outbox<Event>,
-    ) {
+    fn end_hop(&mut self, hop: Hop, side: Side, reason: Reason, out: &mut Outbox<Event>) {
         let owner = match side {
             Side::Next => self.to_next.get(&hop),
             Side::Before => self.from_before.get(&hop),
             Side::Here => None,
         };
         match owner.copied() {
-            Some(owner) => self.end(owner, side, reason, refused, out),
+            Some(owner) => self.end(owner, side, reason, out),
             None => out.drop(DropReason::UnknownTransaction),
         }
     }
 
     /// Ends a circuit, and tells those who do not know it yet: `side` is where the end came from.
-    fn end(
-        &mut self,
-        owner: Owner,
-        side: Side,
-        reason: Reason,
-        refused: Option<(NodeId, Refusal)>,
-        out: &mut Outbox<Event>,
-    ) {
-        let mut close = |(to, circuit): Hop, by_opener: bool| {
-            let message = match refused {
-                Some((at, why)) if !by_opener => Message::Refused { circuit, at, why },
-                _ => Message::Close { circuit, by_opener },
-            };
-            out.event(Event::Send { to, message });
-        };
+    fn end(&mut self, owner: Owner, side: Side, reason: Reason, out: &mut Outbox<Event>) {
         match owner {
             Owner::Own(circuit) => {
                 let Some(own) = self.own.remove(&circuit) else { return };
+                self.timers.remove(&(own.due(), owner));
                 self.to_next.remove(&own.next);
                 if side != Side::Next {
-                    close(own.next, true);
+                    tell_next(own.next, out);
                 }
                 self.forget(own.back, out);
+                let reason = match reason {
+                    // Nobody else has anything to do with it: whoever passed that on made it up.
+                    Reason::Refused { at, why } if !own.has(&at) => Reason::Refused { at: own.next.0, why },
+                    other => other,
+                };
                 out.event(Event::Down { circuit, peer: own.peer, reason });
             }
             Owner::Ending(circuit) => {
                 let Some(ending) = self.ending.remove(&circuit) else { return };
+                self.timers.remove(&(ending.renewed + LIFETIME, owner));
                 self.from_before.remove(&ending.before);
-                if side != Side::Before && reason != Reason::Expired {
-                    close(ending.before, false);
+                self.neighbours.closed(&ending.before.0, Part::Ending);
+                if side != Side::Before {
+                    tell_before(ending.before, reason, out);
                 }
                 self.forget(ending.forward, out);
                 out.event(Event::Down { circuit, peer: ending.origin, reason });
             }
             Owner::Carried(n) => {
                 let Some(carried) = self.carried.remove(&n) else { return };
+                self.timers.remove(&(carried.renewed + LIFETIME, owner));
                 self.from_before.remove(&carried.before);
                 self.to_next.remove(&carried.next);
-                if side != Side::Before && reason != Reason::Expired {
-                    close(carried.before, false);
+                self.neighbours.closed(&carried.before.0, Part::Carried);
+                if side != Side::Before {
+                    tell_before(carried.before, reason, out);
                 }
-                if side != Side::Next && reason != Reason::Expired {
-                    close(carried.next, true);
+                if side != Side::Next {
+                    tell_next(carried.next, out);
                 }
                 self.forget(carried.forward.0, out);
                 self.forget(carried.back.0, out);
@@ -618,23 +589,18 @@ impl Relay {
     }
 }
 
-/// Where the end of a circuit came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    /// The origin's.
-    Before,
-    /// The target's.
-    Next,
-    /// This node's own decision.
-    Here,
+/// Tells the node towards the target that a circuit is over.
+fn tell_next((to, circuit): Hop, out: &mut Outbox<Event>) {
+    out.event(Event::Send { to, message: Message::Close { circuit, by_opener: true } });
 }
 
-fn view_own(circuit: CircuitId, own: &Own) -> CircuitView<'_> {
-    let Own { peer, path, confirmed, .. } = own;
-    CircuitView { circuit, peer: *peer, path, opened_by_us: true, confirmed: *confirmed }
-}
-
-fn view_ending(circuit: CircuitId, ending: &Ending) -> CircuitView<'_> {
-    let Ending { origin, path, .. } = ending;
-    CircuitView { circuit, peer: *origin, path, opened_by_us: false, confirmed: true }
+/// Tells the node towards the origin that a circuit is over, or was refused.
+fn tell_before((to, circuit): Hop, reason: Reason, out: &mut Outbox<Event>) {
+    let message = match reason {
+        Reason::Refused { at, why } => Message::Refused { circuit, at, why },
+        Reason::TimedOut { .. } | Reason::LinkLost | Reason::Closed | Reason::Expired => {
+            Message::Close { circuit, by_opener: false }
+        }
+    };
+    out.event(Event::Send { to, message });
 }

@@ -8,10 +8,14 @@
 //! | [`table`] | where does a relayed datagram go, and is there room for it? |
 //! | `meter` | whose datagrams may pass when more is asked of a relay than it gives? |
 //! | [`circuits`] | how do labels come to be, and how do they end? |
+//! | `hop` | what is kept of one circuit? |
+//! | `neighbours` | what does each neighbour have here, and how much more may it ask for? |
 //! | [`wire`] | the messages of circuits |
 
 pub mod circuits;
+mod hop;
 mod meter;
+mod neighbours;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! What circuits promise: several machines, with reliable sessions between neighbours.
 
+mod abuse;
+
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -7,7 +9,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::circuits::{LIFETIME, OPEN_LIMIT, RENEW_EVERY};
-use super::{Event, LabelTable, Limits, Message, Reason, Refusal, Relay, Step};
+use super::{Change, Event, LabelTable, Limits, Message, Reason, Refusal, Relay, Step};
 use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::outbox::Outbox;
@@ -161,6 +163,13 @@ impl Net {
     }
 }
 
+fn installed(event: &Event) -> Option<u64> {
+    match event {
+        Event::Label(Change::Forward { label, .. } | Change::End { label, .. }) => Some(*label),
+        _ => None,
+    }
+}
+
 #[test]
 fn a_circuit_over_any_number_of_hops_carries_both_ways_and_costs_no_round_trip() {
     for count in 3..=8 {
@@ -174,6 +183,11 @@ fn a_circuit_over_any_number_of_hops_carries_both_ways_and_costs_no_round_trip()
         assert!(net.events[0].iter().any(|e| matches!(e, Event::Confirmed { .. })));
         let view = net.nodes[last].circuit(there).unwrap();
         assert_eq!((view.peer, view.path, view.opened_by_us), (id(0), &[id(last - 1)][..], false));
+        assert_eq!((view.confirmed, view.since), (true, net.now));
+        // A label of the table of one node is in no other's: whoever knows one hop knows nothing of the next.
+        let labels: Vec<u64> = net.events.iter().flatten().filter_map(installed).collect();
+        assert_eq!(labels.len(), 2 * (count - 1), "one for each node and direction");
+        assert_eq!(labels.iter().collect::<BTreeSet<_>>().len(), labels.len());
     }
 }
 
@@ -326,6 +340,50 @@ fn a_neighbour_that_moves_takes_its_circuits_along() {
 }
 
 #[test]
+fn a_neighbour_that_came_back_finds_no_labels_of_before() {
+    let mut net = Net::chain(3);
+    net.open(0, 2, &[1]).unwrap();
+    net.nodes[1] = Relay::new(id(1), Rng::from_u64(77), Some(Limits::default()));
+    net.tables[1] = LabelTable::new(Limits::default());
+    for (at, peer) in [(0, 1), (2, 1), (1, 0), (1, 2)] {
+        net.with(at, |node, now, out| node.set_link(now, id(peer), None, out));
+        net.link(at, peer);
+    }
+    net.settle();
+    assert!(net.is_empty());
+    assert!(net.tables.iter().all(LabelTable::is_empty));
+    let again = net.open(0, 2, &[1]).unwrap();
+    assert_eq!(net.follow(0, again).map(|(n, _)| n), Some(2));
+}
+
+#[test]
+fn who_renews_what_has_ended_is_told() {
+    let mut net = Net::chain(3);
+    let here = net.open(0, 2, &[1]).unwrap();
+    // The relay forgets, and nobody notices.
+    net.nodes[1] = Relay::new(id(1), Rng::from_u64(77), Some(Limits::default()));
+    net.with(1, |node, now, out| node.set_link(now, id(0), Some("203.0.113.0:7000".parse().unwrap()), out));
+    net.run(RENEW_EVERY);
+    assert_eq!(net.downs(0), [Reason::Closed]);
+    assert!(net.nodes[0].circuit(here).is_none());
+}
+
+#[test]
+fn a_label_that_ends_on_the_way_is_the_end_for_both_sides() {
+    let mut net = Net::chain(4);
+    net.open(0, 3, &[1, 2]).unwrap();
+    // Renewals get lost at first, and are late at the first relay only.
+    let lost = net.links.take(&(0, 1)).unwrap();
+    net.run(LIFETIME - Duration::from_secs(1));
+    net.links.insert(lost);
+    let number = net.nodes[0].circuits().next().map(|c| c.circuit);
+    net.run(Duration::from_secs(1));
+    assert!(number.is_some() && net.is_empty());
+    assert!(net.tables.iter().all(LabelTable::is_empty));
+    assert_eq!((net.downs(0).len(), net.downs(3).len()), (1, 1));
+}
+
+#[test]
 fn what_is_carried_is_limited_for_each_neighbour_and_for_all() {
     let limits = Limits { circuits: 5, circuits_per_neighbour: 3, ..Limits::default() };
     let mut net = Net::with_limits(5, &[(0, 2), (1, 2), (2, 3), (2, 4)], limits);
@@ -412,5 +470,11 @@ fn labels_never_lead_elsewhere() {
                 }
             }
         }
+        for (from, circuit) in open.into_keys() {
+            net.with(from, |node, _, out| node.close(circuit, out));
+        }
+        net.settle();
+        assert!(net.is_empty(), "seed {seed}");
+        assert!(net.tables.iter().all(LabelTable::is_empty), "seed {seed}");
     }
 }

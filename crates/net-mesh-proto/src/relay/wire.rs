@@ -68,8 +68,14 @@ pub enum Refusal {
     NoLink,
     /// The path leads back, or to nobody.
     BadPath,
-    /// A label or a number is in use.
+    /// A label is in use.
     InUse,
+    /// It has no direct session with the node that asked it.
+    NotDirect,
+    /// It is asked more often than it answers.
+    TooFast,
+    /// A reason of a later version, by its code.
+    Other(u8),
 }
 
 impl Refusal {
@@ -80,12 +86,23 @@ impl Refusal {
             Self::NoLink => 3,
             Self::BadPath => 4,
             Self::InUse => 5,
+            Self::NotDirect => 6,
+            Self::TooFast => 7,
+            Self::Other(code) => code,
         }
     }
 
-    fn from_code(code: u8) -> Result<Self, Malformed> {
-        let all = [Self::NotRelaying, Self::TooMany, Self::NoLink, Self::BadPath, Self::InUse];
-        all.into_iter().find(|r| r.code() == code).ok_or(Malformed::Invalid("a refusal"))
+    const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::NotRelaying,
+            2 => Self::TooMany,
+            3 => Self::NoLink,
+            4 => Self::BadPath,
+            5 => Self::InUse,
+            6 => Self::NotDirect,
+            7 => Self::TooFast,
+            other => Self::Other(other),
+        }
     }
 
     /// In words, after "it".
@@ -97,6 +114,9 @@ impl Refusal {
             Self::NoLink => "has no direct session with the next node",
             Self::BadPath => "was named a path that leads nowhere",
             Self::InUse => "has the label in use",
+            Self::NotDirect => "has no direct session with the node before it",
+            Self::TooFast => "is asked for circuits too often",
+            Self::Other(_) => "refuses for a reason that this version does not know",
         }
     }
 }
@@ -170,7 +190,7 @@ impl Message {
             }
             Kind::Opened => Self::Opened { circuit },
             Kind::Refused => {
-                Self::Refused { circuit, at: NodeId(from.array()?), why: Refusal::from_code(from.u8()?)? }
+                Self::Refused { circuit, at: NodeId(from.array()?), why: Refusal::from_code(from.u8()?) }
             }
             Kind::Renew => Self::Renew { circuit },
             Kind::Close => Self::Close { circuit, by_opener: from.bool()? },
@@ -220,6 +240,16 @@ mod tests {
             }
             bytes.push(0);
             assert!(Message::decode(message.kind(), &bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn every_reason_has_its_code_and_those_of_later_versions_are_passed_on() {
+        for code in 0..=u8::MAX {
+            let why = Refusal::from_code(code);
+            assert_eq!(why.code(), code);
+            assert_eq!(matches!(why, Refusal::Other(_)), !(1..=7).contains(&code));
+            assert!(!why.words().is_empty());
         }
     }
 

@@ -127,11 +127,9 @@ impl Routes {
             self.mediators_at.push(u32::try_from(self.mediators.len()).unwrap_or(u32::MAX));
             found.clear();
             for (other, rtt_ms) in links.of(n) {
-                match (near.get(*other as usize), avoided.get(*other as usize)) {
-                    (Some(Some(own)), Some(false)) => {
-                        found.push((u64::from(*own) + u64::from(*rtt_ms), *other))
-                    }
-                    _ => {}
+                let near = near.get(*other as usize).copied().flatten();
+                if let Some(own) = near.filter(|_| avoided.get(*other as usize) == Some(&false)) {
+                    found.push((u64::from(own) + u64::from(*rtt_ms), *other));
                 }
             }
             found.sort_unstable();
