@@ -5,9 +5,9 @@
 //! names it, with the larger of the two times that are claimed: whoever claims to be near to attract traffic is
 //! believed only as far as the other end agrees. What this node is linked to it knows itself.
 //!
-//! The search is Dijkstra's, with one more dimension: the cheapest way to a node may have so many hops that it
-//! cannot go on from there, where a dearer one with fewer hops can. So a node is settled once for each number of
-//! hops that is smaller than any before (`search`). Ties are broken by hops and then by ids, so that equal
+//! The search is Dijkstra's. Where it finds that the nearest way to some node has too many hops, it is done again with
+//! one more dimension: a dearer way with fewer hops may go on where the cheapest cannot. A node is then settled
+//! once for each number of hops that is smaller than any before (`search`). Ties are broken by hops and then by ids, so that equal
 //! knowledge gives equal routes.
 //!
 //! Bounds: work and memory grow with the number of links named, at most [`MAX_LINKS`](crate::membership::MAX_LINKS) in
@@ -84,7 +84,8 @@ pub fn ways(
     for n in present.iter().filter(|record| record.flags.relays).filter_map(|r| names.number(&r.node)) {
         relays[n as usize] = !avoided[n as usize];
     }
-    let (reached, best) = Search::new(&links, names.len()).run(&near, &relays);
+    let search = |bounded| Search::new(&links, names.len(), bounded).run(&near, &relays);
+    let (reached, best) = search(false).or_else(|| search(true)).unwrap_or_default();
     let mut routes = Routes { reached, best, names, ..Routes::default() };
     routes.find_mediators(&links, &near, &avoided);
     routes
@@ -146,14 +147,28 @@ struct Names {
     ids: Vec<NodeId>,
     /// The first bytes of the ids: searching these touches an eighth of the memory.
     heads: Vec<u64>,
+    /// Where the ids begin whose first `bits` bits are 0, 1, 2 and so on. Ids are random, so this leaves about one
+    /// to look at; of ids that someone has chosen alike, a binary search is left.
+    parts: Vec<u32>,
+    bits: u32,
 }
 
 impl Names {
     fn new(mut ids: Vec<NodeId>) -> Self {
         ids.sort_unstable();
         ids.dedup();
-        let heads = ids.iter().map(head).collect();
-        Self { ids, heads }
+        let heads: Vec<u64> = ids.iter().map(head).collect();
+        let bits = (usize::BITS - ids.len().leading_zeros()).clamp(1, 24);
+        let mut parts = vec![0; (1 << bits) + 1];
+        for head in &heads {
+            parts[(head >> (u64::BITS - bits)) as usize + 1] += 1;
+        }
+        let mut sum = 0;
+        for part in &mut parts {
+            sum += *part;
+            *part = sum;
+        }
+        Self { ids, heads, parts, bits }
     }
 
     fn len(&self) -> usize {
@@ -166,8 +181,10 @@ impl Names {
 
     fn number(&self, id: &NodeId) -> Option<u32> {
         let head = head(id);
-        let first = self.heads.partition_point(|known| *known < head);
-        let same = self.heads.get(first..)?.iter().take_while(|known| **known == head).count();
+        let part = usize::try_from(head.checked_shr(u64::BITS - self.bits)?).ok()?;
+        let (from, to) = (*self.parts.get(part)? as usize, *self.parts.get(part + 1)? as usize);
+        let first = from + self.heads.get(from..to)?.partition_point(|known| *known < head);
+        let same = self.heads.get(first..to)?.iter().take_while(|known| **known == head).count();
         let at = self.ids.get(first..first + same)?.iter().position(|known| known == id)?;
         u32::try_from(first + at).ok()
     }
