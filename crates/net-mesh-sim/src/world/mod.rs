@@ -452,11 +452,11 @@ impl World {
         }
     }
 
-    /// How a node's packets travel to another one now; `None` where it has no session with it.
+    /// How a node's packets travel to another one now; `None` where it has no session with it, or knows no way.
     #[must_use]
     pub fn route(&self, from: NodeIx, to: NodeIx) -> Option<Route> {
         let peer = self.id(to)?;
-        self.node(from)?.sessions().find(|s| s.peer == peer).map(|s| s.route)
+        self.node(from)?.path(&peer).map(|(route, _)| route)
     }
 
     /// The nodes that forward what `from` sends to `to`, in order; none where there is no session, or it is

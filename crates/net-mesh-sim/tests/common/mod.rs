@@ -20,7 +20,8 @@ pub(crate) const fn secs(secs: u64) -> Duration {
 
 /// Joins through the first public node, and keeps no session that nobody asks for but those with anchors.
 pub(crate) fn member(world: &World, chain: impl Into<Chain>, link: &Link) -> Spec {
-    let join = world.address(NodeIx(0)).into_iter().collect();
+    let first = (!world.is_empty()).then_some(NodeIx(0));
+    let join = first.and_then(|ix| world.address(ix)).into_iter().collect();
     Spec { chain: chain.into(), link: link.clone(), join, full_mesh: 0, ..Spec::default() }
 }
 
