@@ -272,7 +272,7 @@ impl Driver {
                 tracing::info!(peer = %peer.short(), name = self.name(&peer), %route, ?via, "path");
                 self.shared.changed();
             }
-            Event::Rendezvous(attempt) => self.rendezvous(&attempt),
+            Event::Rendezvous(_) => {}
             Event::DialFailed { peer, addrs, failure } => {
                 self.shared.dial_failed(peer);
                 // An address to start from is the operator's; a peer behind a NAT is everyday.

@@ -25,6 +25,7 @@ use crate::net::Network;
 use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
+use crate::why::Why;
 
 /// Streams opened by peers that wait for [`Mesh::accept_stream`]. More are refused.
 const STREAM_BACKLOG: usize = 64;
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     id: NodeId,
     name: String,
     mesh: MeshId,
+    relays: bool,
     clock: Clock,
     pub(crate) socket: Arc<MeshSocket>,
     pub(crate) drops: Arc<DropCounters>,
@@ -267,6 +269,7 @@ impl Mesh {
             id,
             name: parts.name,
             mesh: parts.identity.mesh_id(),
+            relays: parts.config.relay.is_some(),
             clock,
             socket: Arc::clone(&parts.socket),
             drops: Arc::clone(&parts.drops),
@@ -407,6 +410,10 @@ impl Mesh {
         let problem = (udp == Udp::Blocked).then(|| SILENT.to_owned());
         let circuits = node.carried();
         drop(node);
+        let relay = shared.relays.then(|| {
+            let carried = shared.socket.carried();
+            Relayed { circuits, packets: carried.packets, bytes: carried.bytes, limited: carried.limited }
+        });
         let drops = DropReason::ALL
             .iter()
             .map(|r| (r.name(), machine_drops.of(*r) + shared.drops.of(*r)))
@@ -433,6 +440,15 @@ impl Mesh {
             relay,
             drops,
         }
+    }
+
+    /// Why `peer` is reached the way it is.
+    ///
+    /// # Errors
+    /// If the peer is unknown.
+    pub fn why(&self, peer: NodeId) -> Result<Why, PeerError> {
+        let _ = peer;
+        Err(PeerError::Unknown(peer))
     }
 
     /// The name of a member.

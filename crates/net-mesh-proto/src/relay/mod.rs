@@ -16,7 +16,7 @@ mod tests;
 pub mod wire;
 
 pub use circuits::{CircuitView, Event, Reason, Relay};
-pub use table::{Change, LabelTable, Limits, Step};
+pub use table::{Change, LabelTable, Limits, Stats, Step};
 pub use wire::{Message, Refusal};
 
 pub use crate::routing::MAX_HOPS;
