@@ -6,7 +6,7 @@ mod common;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use common::{Pair, secs, story, watch, with_public};
+use common::{Pair, secs, story, with_public};
 use net_mesh_proto::rng::Rng;
 use net_mesh_sim::population::{Class, Mix};
 use net_mesh_sim::world::Spec;
@@ -50,7 +50,8 @@ fn run(seed: u64, tally: &mut Tally) {
         if let Some((from, to)) = waiting.pop() {
             young.push_back(Pair::publish(&mut world, from, to));
         }
-        watch(&mut world, PACE, young.make_contiguous());
+        world.run_for(PACE);
+        young.iter_mut().for_each(|pair| pair.look(&world));
         while young.front().is_some_and(|pair| pair.took.is_some() || pair.said + PATIENCE <= world.now()) {
             let pair = young.pop_front().unwrap();
             if pair.wanted() == PathKind::Direct {

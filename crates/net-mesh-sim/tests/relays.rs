@@ -41,8 +41,6 @@ fn when_a_relay_leaves_another_one_takes_over_within_seconds() {
         world.leave(relay);
         world.run_for(secs(20));
         let other = NodeIx(1 - relay.0);
-        for e in world.events(a).filter(|(t, _)| t.as_millis() > 34_000) { println!("{e:?}"); }
-        println!("{:?} {:?} {:?}", world.sessions(a), world.sessions(b), world.sessions(other));
         assert_eq!((world.path(a, b), world.via(a, b)), (PathKind::Relayed, vec![other]), "seed {seed}");
         assert!(world.via(b, a) == [other], "seed {seed}");
         let slowest = slowest(&mut world, a, b);

@@ -339,7 +339,7 @@ impl World {
     /// Makes sure that a node is woken when it asked to be.
     fn arm(&mut self, ix: NodeIx) {
         let seat = &mut self.seats[ix.0 as usize];
-        let next = seat.machine.as_ref().and_then(Machine::poll_timeout).map(|next| next.max(self.now));
+        let next = seat.machine.as_mut().and_then(Machine::poll_timeout).map(|next| next.max(self.now));
         if let Some(next) = next
             && seat.armed.is_none_or(|armed| next < armed)
         {
