@@ -43,7 +43,7 @@ use crate::host::{Families, HostId};
 use crate::internet::Internet;
 use crate::link::Link;
 use crate::nat::Chain;
-use crate::oracle::{self, Means, Nature, Outlook};
+use crate::oracle::{self, Means, Nature, Outlook, Reach};
 use crate::topology::Place;
 pub use flows::Flow;
 use flows::FlowTimer;
@@ -62,6 +62,16 @@ pub enum PathKind {
     Relayed,
     /// They have no session.
     None,
+}
+
+impl From<Reach> for PathKind {
+    fn from(reach: Reach) -> Self {
+        match reach {
+            Reach::Direct => Self::Direct,
+            Reach::Relayed => Self::Relayed,
+            Reach::None => Self::None,
+        }
+    }
 }
 
 /// Where and how a node is added.

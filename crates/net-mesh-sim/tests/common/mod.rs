@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use net_mesh_proto::time::Time;
-use net_mesh_sim::oracle::{Means, Outlook, Reach};
+use net_mesh_sim::oracle::{Means, Outlook};
 use net_mesh_sim::world::Spec;
 use net_mesh_sim::{Chain, Link, NodeIx, PathKind, World};
 
@@ -59,11 +59,7 @@ impl Pair {
     }
 
     pub(crate) fn wanted(&self) -> PathKind {
-        match self.outlook.reach {
-            Reach::Direct => PathKind::Direct,
-            Reach::Relayed => PathKind::Relayed,
-            Reach::None => PathKind::None,
-        }
+        self.outlook.reach.into()
     }
 
     pub(crate) fn look(&mut self, world: &World) {
