@@ -125,9 +125,3 @@ pub(crate) fn story(world: &World, pair: &Pair) -> String {
         events.join("\n")
     )
 }
-
-/// How many attempts at a direct way a pair made, and how many packets they took, on both sides.
-pub(crate) fn spent(world: &World, pair: &Pair) -> (u64, u64) {
-    let _ = (world, pair);
-    (0, 0)
-}
