@@ -164,7 +164,6 @@ impl MeshSocket {
         self.slots.set_route(slot, route)
     }
 
-
     /// Sends a frame of the mesh's own. If that is not possible now, it is lost and counted.
     pub(crate) fn send_frame(&self, route: Route, frame: &[u8]) {
         match route {
