@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 pub use config::SetupError;
 pub(crate) use config::{KEEP_ALIVE, connection_ids};
-pub(crate) use connection::{Link, Services};
+pub(crate) use connection::{Link, Served, Services};
 
 use crate::driver::Signal;
 use crate::identity::{Identity, node_of};
