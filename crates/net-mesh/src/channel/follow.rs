@@ -6,8 +6,8 @@
 //!
 //! 1. A session comes up: a follower is started that asks the publisher on it, in place of any earlier one.
 //!    If the earlier one already follows that connection, it goes on.
-//! 2. A push arrives: it is taken if nobody follows the publisher, or someone has asked on this same
-//!    connection and has no answer yet (the two crossed), and if the push continues the subscription: it
+//! 2. A push arrives: it is taken if nobody follows the publisher, or someone does on this same connection
+//!    whom no stream feeds (it has asked, and the two crossed; or it waits to ask again), and if the push continues the subscription: it
 //!    starts at exactly its place in the publisher's run, or it is for any subscription, and this one
 //!    has no place there. Otherwise it is refused, and rule 1 serves.
 //! 3. A stream ends: the follower asks again, on the same connection, as long as that lives.
@@ -193,11 +193,12 @@ impl Subscriber {
                     tracing::debug!(peer = %link.peer.short(), channel = self.channel(), ?reason, "push ended");
                 }
             }
+            fed.store(false, Ordering::Relaxed);
         }
         let mut pause = RETRY;
         loop {
-            fed.store(false, Ordering::Relaxed);
             let Err(interruption) = self.ask(&link, fed).await else { return };
+            fed.store(false, Ordering::Relaxed);
             if link.connection.close_reason().is_some() {
                 return;
             }

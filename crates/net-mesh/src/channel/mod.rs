@@ -35,8 +35,12 @@ mod progress;
 mod push;
 mod segment;
 mod serve;
+#[cfg(test)]
+mod stream_tests;
 mod subscribe;
 mod table;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 

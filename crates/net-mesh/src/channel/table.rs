@@ -65,7 +65,8 @@ impl Table {
         }
         let full = |table: &Self| table.entries.len() - table.all_asked >= MAX_CHANNELS;
         if full(self) {
-            self.reclaim();
+            // All that can be freed, however short a time it has not been used.
+            self.free(|_, _| true);
             if full(self) {
                 return None;
             }
@@ -85,14 +86,10 @@ impl Table {
             entry.idle = None;
             return Some(Arc::clone(&entry.channel));
         }
-        let full = |table: &Self| {
-            table.all_asked >= MAX_ASKED || table.asked.get(&peer).is_some_and(|n| *n >= MEMBER_CHANNELS)
-        };
-        if full(self) {
-            self.reclaim();
-            if full(self) {
-                return None;
-            }
+        // What is freed is found when the table is swept: a peer that asks in vain must not make this node look
+        // through all of it each time.
+        if self.all_asked >= MAX_ASKED || self.asked.get(&peer).is_some_and(|n| *n >= MEMBER_CHANNELS) {
+            return None;
         }
         self.charge(peer);
         Some(self.insert(name, Some(peer), config))
@@ -155,11 +152,6 @@ impl Table {
             self.charge(to);
         }
         self.free(|idle, next| next == 1 || idle.is_some_and(|since| now - since >= IDLE));
-    }
-
-    /// Frees all that can be freed, however short a time it has not been used.
-    fn reclaim(&mut self) {
-        self.free(|_, _| true);
     }
 
     fn free(&mut self, may_go: impl Fn(Option<Instant>, u64) -> bool) {

@@ -9,6 +9,8 @@ mod config;
 mod connection;
 mod control;
 pub(crate) mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tls;
 
 use std::net::SocketAddr;
