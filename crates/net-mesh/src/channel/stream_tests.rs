@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::follow::MAX_HELD;
 use super::handshake::{Push, REFUSED, Request, Taken, answer};
+use super::log::{CursorId, MAX_CURSORS};
 use super::segment::{Builder, Segment};
 use super::{ChannelConfig, Hub, Membership, Subscription};
 use crate::session::{stream, testing};
@@ -205,6 +206,48 @@ async fn opening_streams_anew_makes_an_unread_subscription_hold_no_more() {
     assert_eq!((events.try_next(), held()), (None, 0));
     let (asked, ..) = request(&pair.peer).await;
     assert!(asked.resume.is_some(), "once it is read, it asks for more");
+}
+
+/// Counts warnings.
+struct Warnings(std::sync::atomic::AtomicUsize);
+
+impl tracing::Subscriber for &'static Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_subscription_that_will_not_hear_its_own_node_says_so() {
+    static WARNINGS: Warnings = Warnings(std::sync::atomic::AtomicUsize::new(0));
+    let warnings = || WARNINGS.0.load(std::sync::atomic::Ordering::Relaxed);
+    let _guard = tracing::subscriber::set_default(&WARNINGS);
+    let hub = hub();
+    let channel = hub.asked_channel("news", NodeId([2; 32])).unwrap();
+    let _one = hub.subscribe("news").unwrap();
+    assert_eq!(warnings(), 0);
+    for n in 0..MAX_CURSORS {
+        let id = CursorId::Local(u64::MAX - n as u64);
+        channel.log().attach(tokio::time::Instant::now(), id, 0, None);
+    }
+    let _another = hub.subscribe("news").unwrap();
+    assert_eq!(warnings(), 1);
 }
 
 /// Whether the other end stopped the stream already.

@@ -7,6 +7,8 @@
 
 mod config;
 mod connection;
+#[cfg(test)]
+mod connection_tests;
 mod control;
 pub(crate) mod stream;
 #[cfg(test)]
