@@ -348,6 +348,7 @@ async fn a_member_has_its_share_of_places_and_leaves_the_rest_to_others() {
 struct Model {
     id: CursorId,
     generation: Option<u64>,
+    attempt: u64,
     next: u64,
     missed: u64,
     got: u64,
@@ -355,20 +356,21 @@ struct Model {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_each_event_arrives_once_in_order_or_is_counted_as_missed() {
+    let mut pushed = 0;
     for seed in 0..300 {
         let mut rng = Rng::from_u64(seed);
         let (mut log, mut now) = (Log::new(20_000, STALL, 1), Instant::now());
         let mut model: Vec<Model> = (1..=3)
             .map(|n| {
                 let (generation, next) = log.attach(now, remote(n), 0, None).unwrap();
-                Model { id: remote(n), generation: Some(generation), next, missed: 0, got: 0 }
+                Model { id: remote(n), generation: Some(generation), attempt: 0, next, missed: 0, got: 0 }
             })
             .collect();
         let mut published = 0;
         for _ in 0..400 {
             let who = usize::try_from(rng.below(3)).unwrap();
             let one = &mut model[who];
-            match rng.below(10) {
+            match rng.below(11) {
                 0..4 => {
                     let payload = vec![0; usize::try_from(rng.below(3000)).unwrap()];
                     if log.room(now, payload.len() + 32) == Room::Free {
@@ -383,8 +385,12 @@ async fn whatever_happens_each_event_arrives_once_in_order_or_is_counted_as_miss
                     }
                 }
                 8 => {
-                    let (generation, _) = log.attach(now, one.id, 0, at(one.next)).unwrap();
+                    one.attempt += 1;
+                    let (generation, _) = log.attach(now, one.id, one.attempt, at(one.next)).unwrap();
                     one.generation = Some(generation);
+                }
+                9 if one.generation.is_none() => {
+                    pushed += u32::from(offer(&mut log, now, one, rng.chance(0.7)));
                 }
                 _ => {
                     now += Duration::from_millis(rng.below(8000));
@@ -394,13 +400,31 @@ async fn whatever_happens_each_event_arrives_once_in_order_or_is_counted_as_miss
             assert!(log.held() <= 20_000 + FULL, "seed {seed}: {} bytes held", log.held());
         }
         for one in &mut model {
-            let (generation, _) = log.attach(now, one.id, 0, at(one.next)).unwrap();
+            let (generation, _) = log.attach(now, one.id, u64::MAX, at(one.next)).unwrap();
             one.generation = Some(generation);
             receive(&mut log, now, one, true);
             assert_eq!(one.got + one.missed, published, "seed {seed}: {:?}", one.id);
         }
         assert_eq!(log.held(), 0, "seed {seed}");
     }
+    assert!(pushed > 300, "{pushed} pushes were taken");
+}
+
+/// Pushes to a subscriber that is away; whether it took that.
+fn offer(log: &mut Log, now: Instant, one: &mut Model, willing: bool) -> bool {
+    let CursorId::Remote(peer, subscription) = one.id else { panic!("not a subscription") };
+    let Some((generation, first)) = log.begin_push(now, peer, Some(subscription)) else { return false };
+    let (id, push) = (one.id, CursorId::Push(peer, Some(subscription)));
+    if !willing || first != one.next {
+        log.remove(push, generation);
+        return false;
+    }
+    (one.id, one.generation) = (push, Some(generation));
+    receive(log, now, one, false);
+    one.id = id;
+    one.attempt += 1;
+    assert_eq!(log.push_taken(now, push, generation, one.attempt, &[subscription]), Some(id));
+    true
 }
 
 fn receive(log: &mut Log, now: Instant, one: &mut Model, ack: bool) {
