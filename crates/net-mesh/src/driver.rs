@@ -354,7 +354,11 @@ impl Driver {
         self.shared.hub.sweep();
         for (conn, link) in &self.links {
             link.watch();
-            self.handle(Input::Link { conn: *conn, rtt: link.connection.rtt(), active: false });
+            self.handle(Input::Link {
+                conn: *conn,
+                rtt: link.connection.rtt(),
+                active: link.take_activity(),
+            });
         }
         if self.network.ips() != self.ips {
             tracing::info!("the host's addresses changed");
