@@ -9,6 +9,8 @@ mod config;
 mod connection;
 mod control;
 pub(crate) mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::sync::Arc;
