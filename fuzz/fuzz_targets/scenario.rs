@@ -97,6 +97,7 @@ impl World {
             stun_servers: vec![SocketAddr::from(([198, 51, 100, 2], 3_478))],
             nat_traversal: true,
             relay: None,
+            full_mesh: 8,
         };
         let node = Node::new(now, [3; 32], config);
         let mut world = Self { node, now, conns: 0, dials: Vec::new(), sockets: Vec::new() };

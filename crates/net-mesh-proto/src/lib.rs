@@ -13,6 +13,8 @@
 //! | [`classify`] | what does the NAT in front of me do? |
 //! | [`membership`] | who is in the mesh, and what do they say of themselves? |
 //! | [`peer`] | whom should I have a session with, and which of two sessions is the one? |
+//! | [`path`] | which way does a session travel? |
+//! | [`liveness`] | does the peer hear me on this way? |
 //! | [`relay`] | who forwards for whom, and where does a relayed datagram go? |
 //! | [`node`] | the one machine the outside drives, where the others meet |
 #![no_std]
@@ -26,10 +28,12 @@ pub mod bounded;
 pub mod classify;
 pub mod drops;
 pub mod id;
+pub mod liveness;
 pub mod membership;
 pub mod nat;
 pub mod node;
 pub mod outbox;
+pub mod path;
 pub mod peer;
 pub mod reflex;
 pub mod relay;

@@ -139,6 +139,7 @@ impl Builder {
             stun_servers: self.stun_servers,
             nat_traversal: cfg!(feature = "nat-traversal"),
             relay: None,
+            full_mesh: net_mesh_proto::peer::dialer::SMALL_MESH,
         };
         Mesh::assemble(Parts {
             identity: self.identity,

@@ -275,6 +275,9 @@ impl Driver {
                     tracing::debug!(peer = ?peer.map(|p| p.short()), ?addrs, ?failure, "peer not reached");
                 }
             }
+            Event::Silent => tracing::warn!(
+                "nothing has come back over UDP: a firewall drops it, or nobody runs at the addresses to start from"
+            ),
             Event::Dropped { reason, count } => tracing::debug!(reason = reason.name(), count, "dropped"),
         }
     }

@@ -16,7 +16,12 @@ impl Node {
             return self.drops_now(DropReason::UnsupportedStun);
         };
         match Message::parse(bytes) {
-            Ok(message) => traversal.handle_stun(now, socket, from, &message),
+            Ok(message) => {
+                if message.is_answer() {
+                    self.silence.heard();
+                }
+                traversal.handle_stun(now, socket, from, &message);
+            }
             Err(reason) => self.drops_now(reason),
         }
     }

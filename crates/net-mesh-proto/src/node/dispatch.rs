@@ -16,6 +16,7 @@ impl Node {
         main: [Option<u16>; 2],
         other: [Option<u16>; 2],
     ) {
+        self.silence.network_changed();
         self.local.set_network(ips, main, other);
         self.membership.set_candidates(now, self.local.candidates());
         self.dialer.network_changed(now);
@@ -30,11 +31,12 @@ impl Node {
         peer: NodeId,
         direction: Direction,
         dial: Option<DialId>,
+        straight: bool,
     ) {
         if peer == self.id {
             self.dialer.dialled_self(now, dial);
         } else {
-            self.dialer.connected(now, peer, direction, dial);
+            self.dialer.connected(now, peer, direction, dial, straight);
         }
     }
 

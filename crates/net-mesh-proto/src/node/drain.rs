@@ -21,7 +21,7 @@ impl Node {
             } else if let Some(event) = self.heard.membership.pop_event() {
                 self.hear_membership(now, event);
             } else if let Some(event) = self.heard.dialer.pop_event() {
-                self.hear_dialer(event);
+                self.hear_dialer(now, event);
             } else if !self.hear_traversal(now) && !self.look_whom_to_dial(now) {
                 break;
             }
@@ -81,12 +81,16 @@ impl Node {
         }
     }
 
-    fn hear_dialer(&mut self, event: peer::dialer::Event) {
+    fn hear_dialer(&mut self, now: Time, event: peer::dialer::Event) {
         match event {
-            peer::dialer::Event::Dial { dial, peer, addrs } => {
-                let routes = addrs.into_iter().map(Route::Direct).collect();
+            peer::dialer::Event::Dial { dial, peer, ways } => {
+                let routes =
+                    ways.into_iter().filter_map(crate::peer::ways::Way::addr).map(Route::Direct).collect();
+                self.silence.asked(now);
                 self.outputs.push_back(Output::Dial { dial, peer, routes });
             }
+            peer::dialer::Event::Seek(_) => {}
+            peer::dialer::Event::Close(conn) => self.outputs.push_back(Output::CloseConnection { conn }),
             peer::dialer::Event::Failed { peer, addrs, failure } => {
                 self.tell(Event::DialFailed { peer, addrs, failure });
             }
@@ -99,8 +103,13 @@ impl Node {
         if due && self.membership.left() {
             self.dialer.stop();
         } else if due {
-            let view =
-                View { local: &self.local, members: self.membership.members(), arbiter: &self.arbiter };
+            let view = View {
+                local: &self.local,
+                members: self.membership.members(),
+                arbiter: &self.arbiter,
+                help: &crate::peer::ways::Alone,
+                me: self.id,
+            };
             self.dialer.handle_timeout(now, view, &mut self.heard.dialer);
         }
         due

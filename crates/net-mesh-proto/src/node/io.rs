@@ -61,6 +61,9 @@ pub struct Config {
     pub nat_traversal: bool,
     /// What the node carries for others; `None` if nothing.
     pub relay: Option<relay::Limits>,
+    /// Members, this node included, up to which it keeps a session with everyone:
+    /// [`SMALL_MESH`](crate::peer::dialer::SMALL_MESH) unless there is a reason.
+    pub full_mesh: usize,
 }
 
 /// Something that happened outside.
@@ -277,6 +280,8 @@ pub enum Event {
         /// Why it failed.
         failure: DialFailure,
     },
+    /// Nothing has come back over UDP for several seconds, from anyone; told once for each such time.
+    Silent,
     /// Inputs were discarded since the last such event.
     Dropped {
         /// Why.

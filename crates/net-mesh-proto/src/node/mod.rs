@@ -26,6 +26,7 @@
 //!     stun_servers: vec![],
 //!     nat_traversal: true,
 //!     relay: None,
+//!     full_mesh: 8,
 //! };
 //! let mut node = Node::new(start, [2; 32], config);
 //! let network = Input::Network {
@@ -53,6 +54,7 @@
 //! | `command` | what does a wish mean? |
 //! | `drain` | who hears about what a machine did? |
 //! | `traversal` | reflexive addresses and the NAT, as the node wires them |
+//! | `silence` | does UDP work here at all? |
 //! | `query` | what may the outside look at? |
 //! | [`control`] | the table of control messages |
 
@@ -63,6 +65,7 @@ mod dispatch;
 mod drain;
 mod io;
 mod query;
+mod silence;
 mod traversal;
 
 use alloc::collections::VecDeque;
@@ -70,6 +73,7 @@ use core::time::Duration;
 
 pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
 pub use query::{MemberView, Sizes};
+pub use silence::Udp;
 
 use crate::drops::{DropCounts, DropReason};
 use crate::id::NodeId;
@@ -78,6 +82,7 @@ use crate::outbox::Outbox;
 use crate::peer::{Arbiter, Dialer, Local, arbiter, dialer};
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
+use silence::Silence;
 use traversal::Traversal;
 
 /// Between two reports of drops. They are for an operator's eyes, and come in floods.
@@ -96,6 +101,7 @@ pub struct Node {
     dialer: Dialer,
     traversal: Option<Traversal>,
     heard: Heard,
+    silence: Silence,
     /// When to look at round-trip times again.
     links_at: Option<Time>,
     outputs: VecDeque<Output>,
@@ -133,9 +139,10 @@ impl Node {
             local: Local::default(),
             membership,
             arbiter: Arbiter::new(id, config.boot),
-            dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap),
+            dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap, config.full_mesh),
             traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
             heard: Heard::default(),
+            silence: Silence::default(),
             links_at: None,
             outputs: VecDeque::new(),
             drops: DropCounts::default(),
@@ -147,6 +154,9 @@ impl Node {
 
     /// Something happened outside.
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
+        if matches!(input, Input::Connected { .. } | Input::Control { .. }) {
+            self.silence.heard();
+        }
         match input {
             Input::Datagram { socket, from, bytes } => self.handle_datagram(now, socket, from, bytes),
             Input::Network { ips, main, other } => self.handle_network(now, ips, main, other),
@@ -157,7 +167,7 @@ impl Node {
                 self.for_traversal(|traversal| traversal.socket_failed(now, socket));
             }
             Input::Connected { conn, peer, direction, dial, route, rtt, key: _ } => {
-                self.dialer_connected(now, peer, direction, dial);
+                self.dialer_connected(now, peer, direction, dial, route.direct().is_some());
                 self.arbiter.connected(now, conn, peer, direction, route, rtt, &mut self.heard.arbiter);
             }
             Input::DialFailed { dial, failure } => {
@@ -180,6 +190,9 @@ impl Node {
         if self.links_at.is_some_and(|at| at <= now) {
             self.update_links(now);
         }
+        if self.silence.falls_silent(now, self.is_alone()) {
+            self.tell(Event::Silent);
+        }
         self.drain(now);
     }
 
@@ -195,6 +208,7 @@ impl Node {
             self.arbiter.poll_timeout(),
             self.dialer.poll_timeout(),
             self.traversal.as_ref().and_then(Traversal::poll_timeout),
+            self.silence.poll_timeout(),
         ];
         machines.into_iter().chain(own).fold(None, Deadline::earliest)
     }

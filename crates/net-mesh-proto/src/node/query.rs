@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::Node;
 use super::traversal::Traversal;
+use super::{Node, Udp};
 use crate::drops::DropCounts;
 use crate::id::NodeId;
 use crate::membership::{Member, Record};
@@ -85,6 +85,16 @@ impl Node {
     #[must_use]
     pub fn reflexive(&self) -> Vec<SocketAddr> {
         self.local.reflexive().to_vec()
+    }
+
+    /// Whether anything comes back over UDP.
+    #[must_use]
+    pub fn udp(&self, now: Time) -> Udp {
+        self.silence.verdict(now, self.is_alone())
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.arbiter.sessions().next().is_none()
     }
 
     /// This node's own place in the network.

@@ -1,4 +1,4 @@
-//! Which attempts are under way, and at which addresses has a target been tried meanwhile?
+//! Which attempts are under way, and in which ways has a target been tried meanwhile?
 //!
 //! Attempts at one target that overlap are a *generation*. It begins with an attempt at all addresses known
 //! then; addresses that become known later get further attempts of their own, since the first may last
@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::ways::Way;
 use crate::id::NodeId;
 use crate::membership::MAX_CANDIDATES;
 use crate::node::DialId;
@@ -24,8 +25,9 @@ use crate::time::Time;
 pub const MAX_DIALS: usize = 16;
 
 /// Further attempts at one target under way at once. A node that starts learns its reflexive address in one
-/// family and then in the other: two. More would let one peer take the attempts of all.
-pub const MAX_FURTHER: usize = 2;
+/// family and then in the other, a relay may come in later, and a rendezvous may find an address: four. More
+/// would let one peer take the attempts of all.
+pub const MAX_FURTHER: usize = 4;
 
 /// Addresses tried in one generation: those of the first record, and of two with nothing in common with
 /// it. A peer whose record changes without end is tried again after a rest, as if it had failed.
@@ -53,7 +55,7 @@ enum Role {
 struct Attempt {
     target: Target,
     role: Role,
-    addrs: Vec<SocketAddr>,
+    ways: Vec<Way>,
     started: Time,
     /// Its generation was settled without it.
     superseded: bool,
@@ -65,7 +67,7 @@ pub(super) struct Ended {
     /// Who was meant.
     pub(super) target: Target,
     /// Where it was tried.
-    pub(super) addrs: Vec<SocketAddr>,
+    pub(super) ways: Vec<Way>,
     /// Whether its generation ended with it, and nothing came of any of them before.
     pub(super) last: bool,
 }
@@ -75,7 +77,7 @@ pub(super) struct Ended {
 pub(super) struct Attempts {
     by_dial: BTreeMap<DialId, Attempt>,
     /// The addresses tried so far, for each target with a generation under way.
-    generations: BTreeMap<Target, Vec<SocketAddr>>,
+    generations: BTreeMap<Target, Vec<Way>>,
     next: u64,
 }
 
@@ -100,42 +102,48 @@ impl Attempts {
         self.generations.contains_key(&target)
     }
 
+    /// How long `target` has been tried.
+    pub(super) fn trying_for(&self, now: Time, target: Target) -> Duration {
+        let started = self.by_dial.values().filter(|a| a.target == target).map(|a| a.started).min();
+        started.map_or(Duration::ZERO, |started| now.since(started))
+    }
+
     /// When the oldest was started.
     pub(super) fn oldest(&self) -> Option<Time> {
         self.by_dial.values().map(|a| a.started).min()
     }
 
-    /// Those of `addrs` that a further attempt at `target` is to try now.
-    pub(super) fn untried(&self, target: Target, mut addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    /// Those of `ways` that a further attempt at `target` is to try now.
+    pub(super) fn untried(&self, target: Target, mut ways: Vec<Way>) -> Vec<Way> {
         let of_target = |a: &&Attempt| a.target == target && a.role == Role::Further;
         let further = self.by_dial.values().filter(of_target).count();
         let Some(tried) = self.generations.get(&target).filter(|_| further < MAX_FURTHER) else {
             return Vec::new();
         };
-        addrs.retain(|addr| !tried.contains(addr));
-        addrs.truncate(MAX_TRIED.saturating_sub(tried.len()));
-        addrs
+        ways.retain(|way| !tried.contains(way));
+        ways.truncate(MAX_TRIED.saturating_sub(tried.len()));
+        ways
     }
 
-    /// Starts an attempt at `addrs`: a generation, or a further one of that under way.
-    pub(super) fn start(&mut self, now: Time, target: Target, addrs: Vec<SocketAddr>) -> DialId {
+    /// Starts an attempt at `ways`: a generation, or a further one of that under way.
+    pub(super) fn start(&mut self, now: Time, target: Target, ways: Vec<Way>) -> DialId {
         let dial = DialId(self.next);
         self.next += 1;
         let role = if self.under_way(target) { Role::Further } else { Role::First };
-        self.generations.entry(target).or_default().extend(&addrs);
-        self.by_dial.insert(dial, Attempt { target, role, addrs, started: now, superseded: false });
+        self.generations.entry(target).or_default().extend(&ways);
+        self.by_dial.insert(dial, Attempt { target, role, ways, started: now, superseded: false });
         dial
     }
 
     /// The attempt `dial` is over.
     pub(super) fn end(&mut self, dial: DialId) -> Option<Ended> {
-        let Attempt { target, addrs, superseded, .. } = self.by_dial.remove(&dial)?;
+        let Attempt { target, ways, superseded, .. } = self.by_dial.remove(&dial)?;
         let others = self.by_dial.values().any(|a| a.target == target && !a.superseded);
         let last = !superseded && !others;
         if last {
             self.generations.remove(&target);
         }
-        Some(Ended { target, addrs, last })
+        Some(Ended { target, ways, last })
     }
 
     /// The generation at `target`, if any, has served its purpose.

@@ -8,8 +8,8 @@
 //! 3. **small mesh**: up to [`SMALL_MESH`] members, everyone;
 //! 4. **anchors**: [`ANCHORS`] sessions to members that anyone can reach, nearest first.
 //!
-//! An attempt goes to all usable candidates of a record at once; addresses that the record gains meanwhile
-//! get further attempts at once (see `attempts`), for a node that has just started tells its reflexive
+//! Where a member is tried, and whether this node or the member begins, is the business of `ways`. An attempt
+//! goes all ways that it names at once; what it names later gets further attempts at once (see `attempts`), for a node that has just started tells its reflexive
 //! address a round trip after its private ones, and an attempt at those lasts for seconds. One success is a
 //! success; the target has failed when the last attempt has.
 //!
@@ -17,6 +17,10 @@
 //! peers the first few rests are fractions of a second, since an attempt also opens one's own filter, and
 //! two ends that want each other must overlap. A rest ends early when the record's addresses or verdict
 //! change, when the peer connects to us, or when this node's network changes.
+//!
+//! In a mesh above [`SMALL_MESH`] a session that this node opened is closed again when nothing was said in it for
+//! [`IDLE_AFTER`], unless it is one of the [`ANCHORS`], carries circuits, or its peer is wanted. Only who opened it
+//! closes it: for the other side it may be an anchor.
 //!
 //! At most [`MAX_DIALS`] attempts are under way; rests are remembered for [`MAX_TARGETS`] targets, wishes for
 //! [`MAX_WANTED`] peers, and the oldest are forgotten first.
@@ -30,11 +34,12 @@ use super::arbiter::Arbiter;
 use super::attempts::{Attempts, Ended, Target};
 pub use super::attempts::{MAX_DIALS, MAX_FURTHER};
 use super::local::Local;
+use super::ways::{self, GRACE, Help, RELAY_AFTER, Way};
 use crate::bounded::BoundedMap;
 use crate::id::NodeId;
-use crate::membership::{MAX_CANDIDATES, MAX_MEMBERS, Member, Record};
+use crate::membership::{MAX_MEMBERS, Member, Record};
 use crate::nat::NatClass;
-use crate::node::{DialFailure, DialId, Direction};
+use crate::node::{ConnId, DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::rng::Rng;
 use crate::route::Route;
@@ -48,12 +53,17 @@ pub const WANT_FOR: Duration = Duration::from_secs(60);
 /// Peers wanted at once. Every publisher wants its subscribers, so this is the members' bound.
 pub const MAX_WANTED: usize = MAX_MEMBERS;
 
-/// Members, this node included, up to which everyone keeps a session with everyone.
+/// Members, this node included, up to which everyone keeps a session with everyone, unless the node is told
+/// otherwise ([`Config::full_mesh`](crate::node::Config::full_mesh)).
 pub const SMALL_MESH: usize = 8;
 
 /// Sessions kept to members that anyone can reach. One may fail and one may be far away, and there are
 /// still two helpers on different addresses nearby: what classification needs.
 pub const ANCHORS: usize = 3;
+
+/// How long a session that nobody needs stays open. A session costs 50 KB and a few packets a minute; opening one
+/// costs three round trips and a millisecond of processor time.
+pub const IDLE_AFTER: Duration = Duration::from_secs(120);
 
 /// The longest rest between two attempts.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
@@ -66,6 +76,10 @@ pub const MAX_TARGETS: usize = MAX_MEMBERS + MAX_BOOTSTRAP;
 
 /// Addresses to start from.
 pub const MAX_BOOTSTRAP: usize = 64;
+
+/// Between two calls for a rendezvous with a peer that there is no other way to. How often one is really
+/// made is decided there.
+const SEEK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The first rest.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
@@ -95,14 +109,18 @@ pub enum Event {
         dial: DialId,
         /// Who must answer.
         peer: Option<NodeId>,
-        /// Where.
-        addrs: Vec<SocketAddr>,
+        /// Which ways.
+        ways: Vec<Way>,
     },
+    /// Look for a direct way to a member that cannot simply be dialled.
+    Seek(NodeId),
+    /// Close a connection that nobody needs.
+    Close(ConnId),
     /// An attempt failed.
     Failed {
         /// Who was meant.
         peer: Option<NodeId>,
-        /// Where it was tried.
+        /// The addresses it was tried at.
         addrs: Vec<SocketAddr>,
         /// Why it failed.
         failure: DialFailure,
@@ -118,6 +136,10 @@ pub struct View<'a> {
     pub members: &'a BTreeMap<NodeId, Member>,
     /// The connections there are.
     pub arbiter: &'a Arbiter,
+    /// What others can do for this node.
+    pub help: &'a dyn Help,
+    /// This node.
+    pub me: NodeId,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,6 +150,8 @@ struct Progress {
     tried: Option<Time>,
     /// Who answered an attempt of ours there.
     reached: Option<NodeId>,
+    /// Since when it is left to the other side to begin.
+    deferred: Option<Time>,
 }
 
 /// The dialling machine of one node.
@@ -137,23 +161,29 @@ pub struct Dialer {
     attempts: Attempts,
     targets: BoundedMap<Target, Progress>,
     wanted: BoundedMap<NodeId, Time>,
+    /// When there was last something said in the sessions.
+    used: BoundedMap<NodeId, Time>,
     look_at: Option<Time>,
     last_look: Option<Time>,
+    full_mesh: usize,
     salt: u64,
     rng: Rng,
 }
 
 impl Dialer {
-    /// A machine that starts from the addresses `bootstrap`, of which the first [`MAX_BOOTSTRAP`] count.
+    /// A machine that starts from the addresses `bootstrap`, of which the first [`MAX_BOOTSTRAP`] count, and
+    /// keeps sessions with everyone as long as there are at most `full_mesh` members, itself included.
     #[must_use]
-    pub fn new(mut rng: Rng, bootstrap: &[SocketAddr]) -> Self {
+    pub fn new(mut rng: Rng, bootstrap: &[SocketAddr], full_mesh: usize) -> Self {
         Self {
             bootstrap: bootstrap.iter().take(MAX_BOOTSTRAP).copied().collect(),
             attempts: Attempts::default(),
             targets: BoundedMap::new(MAX_TARGETS),
             wanted: BoundedMap::new(MAX_WANTED),
+            used: BoundedMap::new(MAX_MEMBERS),
             look_at: None,
             last_look: None,
+            full_mesh,
             salt: rng.u64(),
             rng,
         }
@@ -174,17 +204,29 @@ impl Dialer {
         self.wanted.get(peer).is_some_and(|until| *until > now)
     }
 
-    /// A connection to `peer` came up, from the attempt `dial` where this node opened it.
-    pub fn connected(&mut self, now: Time, peer: NodeId, direction: Direction, dial: Option<DialId>) {
+    /// A connection to `peer` came up, straight or through others, from the attempt `dial` where this node
+    /// opened it.
+    pub fn connected(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        direction: Direction,
+        dial: Option<DialId>,
+        straight: bool,
+    ) {
+        let reached = straight.then_some(peer);
         if let Some(ended) = dial.and_then(|dial| self.attempts.end(dial)) {
             self.attempts.settle(ended.target);
             self.update(ended.target, |p| {
-                (p.failures, p.reached, p.rests_until) = (0, Some(peer), now + MIN_BACKOFF);
+                (p.failures, p.rests_until) = (0, now + MIN_BACKOFF);
+                p.reached = reached.or(p.reached);
             });
         }
         self.attempts.settle(Target::Peer(peer));
         match direction {
-            Direction::Outgoing => self.update(Target::Peer(peer), |p| p.reached = Some(peer)),
+            Direction::Outgoing => {
+                self.update(Target::Peer(peer), |p| p.reached = reached.or(p.reached));
+            }
             // Its packets come through, so ours may: what failed before is no reason to wait any more.
             Direction::Incoming => {
                 if let Some(p) = self.targets.get_mut(&Target::Peer(peer)) {
@@ -203,14 +245,36 @@ impl Dialer {
         self.look_soon(now);
     }
 
+    /// Something was said in the session with `peer`.
+    pub fn used(&mut self, now: Time, peer: NodeId) {
+        self.used.insert(peer, now);
+    }
+
+    /// The circuit that the attempt `dial` went over has ended before anything came of it: another one may do.
+    pub fn circuit_lost(&mut self, now: Time, dial: DialId) {
+        if let Some(Ended { target, last: true, .. }) = self.attempts.end(dial) {
+            self.fail(now, target);
+        }
+        self.look_soon(now);
+    }
+
+    /// `peer` may now be found where it was not before: what failed is no reason to wait any more.
+    pub fn found(&mut self, now: Time, peer: NodeId) {
+        self.refresh(now, Target::Peer(peer));
+        self.look_soon(now);
+    }
+
     /// There is a session with `peer`.
     pub fn session_up(&mut self, now: Time, peer: NodeId) {
+        self.used.insert(peer, now);
+        self.update(Target::Peer(peer), |p| p.deferred = None);
         self.refresh(now, Target::Peer(peer));
         self.look_soon(now);
     }
 
     /// There is no session with `peer` any more.
     pub fn session_down(&mut self, now: Time, peer: NodeId) {
+        self.used.remove(&peer);
         let rest = AFTER_LOSS.mul_f64(self.rng.unit());
         self.update(Target::Peer(peer), |p| (p.failures, p.rests_until) = (0, now + rest));
         self.look_soon(now);
@@ -224,11 +288,12 @@ impl Dialer {
 
     /// An attempt failed.
     pub fn dial_failed(&mut self, now: Time, dial: DialId, failure: DialFailure, out: &mut Outbox<Event>) {
-        if let Some(Ended { target, addrs, last }) = self.attempts.end(dial) {
+        if let Some(Ended { target, ways, last }) = self.attempts.end(dial) {
             if last {
                 self.fail(now, target);
             }
             self.look_soon(now);
+            let addrs = ways.into_iter().filter_map(Way::addr).collect();
             out.event(Event::Failed { peer: target.peer(), addrs, failure });
         }
     }
@@ -285,16 +350,22 @@ impl Dialer {
         if view.local.is_known() {
             self.follow_up(now, &view, out);
             for target in self.goals(now, &view) {
-                let rests_until = self.rests_until(target, &view);
+                let rests_until =
+                    self.rests_until(target, &view).max(self.deferred_until(now, target, &view));
                 if rests_until > now {
                     next = Some(next.map_or(rests_until, |next| next.min(rests_until)));
                 } else if !self.attempts.is_full() {
-                    self.dial(now, target, addresses(target, &view), out);
+                    self.begin(now, target, &view, out);
                 }
             }
         }
+        let idle = self.close_idle(now, &view, out);
         let started = self.attempts.oldest().map(|started| started + DIAL_LIMIT);
-        self.look_at = next.into_iter().chain(started).min().map(|at| at.max(now + LOOK_PAUSE));
+        let relays = self.attempts.targets().map(|t| self.attempts.trying_for(now, t));
+        let relays =
+            relays.filter(|tried| *tried < RELAY_AFTER).map(|tried| now + (RELAY_AFTER - tried)).min();
+        let next = next.into_iter().chain(started).chain(relays).chain(idle).min();
+        self.look_at = next.map(|at| at.max(now + LOOK_PAUSE));
     }
 
     fn look_soon(&mut self, now: Time) {
@@ -345,18 +416,78 @@ impl Dialer {
             if self.attempts.is_full() {
                 break;
             }
-            let addrs = self.attempts.untried(target, addresses(target, view));
-            self.dial(now, target, addrs, out);
+            let known = ways(target, view, self.attempts.trying_for(now, target));
+            let untried = self.attempts.untried(target, known);
+            self.dial(now, target, untried, out);
         }
     }
 
-    fn dial(&mut self, now: Time, target: Target, addrs: Vec<SocketAddr>, out: &mut Outbox<Event>) {
-        if addrs.is_empty() {
+    fn dial(&mut self, now: Time, target: Target, ways: Vec<Way>, out: &mut Outbox<Event>) {
+        if ways.is_empty() {
             return;
         }
-        let dial = self.attempts.start(now, target, addrs.clone());
+        let dial = self.attempts.start(now, target, ways.clone());
         self.update(target, |p| p.tried = Some(now));
-        out.event(Event::Dial { dial, peer: target.peer(), addrs });
+        out.event(Event::Dial { dial, peer: target.peer(), ways });
+    }
+
+    /// Begins with a target that there is neither a connection to nor an attempt at.
+    fn begin(&mut self, now: Time, target: Target, view: &View<'_>, out: &mut Outbox<Event>) {
+        if let Some(peer) = target.peer().filter(|peer| needs_help(peer, view)) {
+            out.event(Event::Seek(peer));
+        }
+        let ways = ways(target, view, Duration::ZERO);
+        if ways.is_empty() {
+            // It is up to the rendezvous; should that find nothing, it is asked again.
+            self.update(target, |p| p.rests_until = now + SEEK_AGAIN);
+        }
+        self.dial(now, target, ways, out);
+    }
+
+    /// Until when `target` is left to the other side, where that should begin.
+    fn deferred_until(&mut self, now: Time, target: Target, view: &View<'_>) -> Time {
+        let Some(peer) = target.peer().filter(|peer| !self.is_wanted(now, peer)) else { return Time::ZERO };
+        let record = view.members.get(&peer).map(Member::record);
+        if record.is_none_or(|record| ways::begins(view.local, view.help, view.me, record)) {
+            return Time::ZERO;
+        }
+        let mut since = now;
+        self.update(target, |p| since = *p.deferred.get_or_insert(now));
+        since + GRACE
+    }
+
+    /// Closes what nobody needs; returns when to look again.
+    fn close_idle(&self, now: Time, view: &View<'_>, out: &mut Outbox<Event>) -> Option<Time> {
+        if view.members.len() < self.full_mesh {
+            return None;
+        }
+        let mut anchors: Vec<_> = view.arbiter.sessions().filter(|s| self.is_anchor(view, &s.peer)).collect();
+        let admits = |id: &NodeId| {
+            view.members.get(id).is_some_and(|m| ways::admits_anyone(m.record().verdict.class()))
+        };
+        anchors.sort_unstable_by_key(|s| (!admits(&s.peer), s.rtt, s.peer));
+        anchors.truncate(ANCHORS);
+        let spare = view.arbiter.sessions().filter(|s| {
+            s.direction == Direction::Outgoing
+                && !anchors.iter().any(|anchor| anchor.peer == s.peer)
+                && !self.is_wanted(now, &s.peer)
+                && !view.help.carries(&s.peer)
+        });
+        let mut next: Option<Time> = None;
+        for session in spare {
+            let idle_at = self.used.get(&session.peer).copied().unwrap_or(session.since) + IDLE_AFTER;
+            if idle_at <= now {
+                out.event(Event::Close(session.conn));
+            } else {
+                next = Some(next.map_or(idle_at, |next| next.min(idle_at)));
+            }
+        }
+        // What keeps a session may end without a word.
+        next.or_else(|| view.arbiter.sessions().next().map(|_| now + IDLE_AFTER))
+    }
+
+    fn is_anchor(&self, view: &View<'_>, peer: &NodeId) -> bool {
+        view.members.get(peer).is_some_and(|member| self.rank(member.record()) == Some(0))
     }
 
     /// Whom to have a session with and none is there or coming, most important first.
@@ -372,7 +503,7 @@ impl Dialer {
             add(Target::Peer(*peer));
         }
         self.bootstrap_goals(view).into_iter().for_each(&mut add);
-        if view.members.len() < SMALL_MESH {
+        if view.members.len() < self.full_mesh {
             for peer in view.members.keys().filter(|id| open(id)) {
                 add(Target::Peer(*peer));
             }
@@ -384,7 +515,9 @@ impl Dialer {
 
     /// Whether there is neither a connection nor an attempt at one, and somewhere to try.
     fn is_open(&self, view: &View<'_>, peer: &NodeId) -> bool {
-        let somewhere = |m: &Member| m.record().candidates.iter().any(|a| view.local.worth_dialling(*a));
+        let somewhere = |_: &Member| {
+            needs_help(peer, view) || !ways(Target::Peer(*peer), view, Duration::ZERO).is_empty()
+        };
         !view.arbiter.is_connected(peer)
             && !self.attempts.under_way(Target::Peer(*peer))
             && view.members.get(peer).is_some_and(somewhere)
@@ -404,9 +537,10 @@ impl Dialer {
     }
 
     fn anchor_goals(&self, now: Time, view: &View<'_>) -> Vec<Target> {
-        let public = |id: &NodeId| view.members.get(id).is_some_and(|m| self.rank(m.record()) == Some(0));
+        let public = |id: &NodeId| self.is_anchor(view, id);
         let have = view.arbiter.sessions().filter(|s| public(&s.peer)).count();
-        let coming = self.attempts.targets().filter_map(Target::peer).filter(|id| public(id)).count();
+        let may_do = |id: &NodeId| view.members.get(id).is_some_and(|m| self.rank(m.record()).is_some());
+        let coming = self.attempts.targets().filter_map(Target::peer).filter(may_do).count();
         let mut missing = ANCHORS.saturating_sub(have + coming);
         if missing == 0 {
             return Vec::new();
@@ -466,15 +600,20 @@ fn belongs_to_someone(addr: SocketAddr, leads_to: Option<NodeId>, view: &View<'_
         || view.members.values().any(|m| m.record().candidates.contains(&addr))
 }
 
-/// Where to try `target`, as far as is known now.
-fn addresses(target: Target, view: &View<'_>) -> Vec<SocketAddr> {
+/// Whether a rendezvous is worth its packets: the peer cannot simply be dialled, and others can help.
+fn needs_help(peer: &NodeId, view: &View<'_>) -> bool {
+    view.members.get(peer).is_some_and(|m| ways::needs_help(view.local, view.help, m.record()))
+}
+
+/// Where to try `target`, which has been tried for so long already, as far as is known now.
+fn ways(target: Target, view: &View<'_>, trying_for: Duration) -> Vec<Way> {
     match target {
-        Target::Address(addr) => Vec::from([addr]),
-        Target::Peer(peer) => {
-            let candidates = view.members.get(&peer).map_or(&[][..], |m| &m.record().candidates);
-            let worth = candidates.iter().copied().filter(|a| view.local.worth_dialling(*a));
-            worth.take(MAX_CANDIDATES).collect()
-        }
+        Target::Address(addr) => Vec::from([Way::Addr(addr)]),
+        Target::Peer(peer) => view
+            .members
+            .get(&peer)
+            .map(|member| ways::ways(view.local, view.help, member.record(), trying_for))
+            .unwrap_or_default(),
     }
 }
 

@@ -116,6 +116,12 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether it says that something this node sent has arrived somewhere.
+    #[must_use]
+    pub const fn is_answer(&self) -> bool {
+        matches!(self, Self::BindingResponse { .. } | Self::BindingError { .. })
+    }
+
     /// Reads a datagram.
     ///
     /// # Errors

@@ -149,6 +149,7 @@ impl World {
             stun_servers: Vec::new(),
             nat_traversal: setup.nat_traversal,
             relay: None,
+            full_mesh: net_mesh_proto::peer::dialer::SMALL_MESH,
         };
         Node::new(self.now, seed, config)
     }

@@ -28,6 +28,7 @@ use std::time::Duration;
 use net_mesh_proto::id::{MeshId, NodeId};
 use net_mesh_proto::nat::Verdict;
 use net_mesh_proto::node::{Command, Config, Event, Input, Node};
+use net_mesh_proto::peer::dialer::SMALL_MESH;
 use net_mesh_proto::rng::Rng;
 use net_mesh_proto::time::Time;
 
@@ -175,6 +176,7 @@ impl World {
             stun_servers: Vec::new(),
             nat_traversal: spec.nat_traversal,
             relay: None,
+            full_mesh: SMALL_MESH,
         };
         self.net.set_name(host, config.name.clone());
         // Public nodes are found again after a restart.

@@ -9,12 +9,14 @@ use core::time::Duration;
 use super::{RTT, addr, millis, secs};
 use crate::id::{MeshId, NodeId};
 use crate::membership::{self, Identity, MAX_CANDIDATES, Membership, Message};
+use crate::nat::NatClass;
 use crate::nat::{Filtering, Mapping};
 use crate::node::{ConnId, DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::peer::arbiter::Arbiter;
-use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, View};
+use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, SMALL_MESH, View};
 use crate::peer::local::Local;
+use crate::peer::ways::{GRACE, Help, RELAY_AFTER, Way};
 use crate::rng::Rng;
 use crate::route::Route;
 use crate::time::Time;
@@ -26,9 +28,53 @@ struct Bench {
     membership: Membership,
     arbiter: Arbiter,
     dialer: Dialer,
+    help: Others,
+    me: NodeId,
+    /// Whom a rendezvous was wanted with.
+    sought: Vec<NodeId>,
     conns: u64,
     /// Records given out, so that each is newer than the last.
     records: u64,
+}
+
+/// What others do for the bench.
+#[derive(Clone, Copy, Debug)]
+struct Others {
+    relay: bool,
+    introduce: bool,
+    found: Option<SocketAddr>,
+    carried: Option<NodeId>,
+    own: NatClass,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self { relay: false, introduce: false, found: None, carried: None, own: NatClass::Unknown }
+    }
+}
+
+impl Others {
+    fn all() -> Self {
+        Self { relay: true, introduce: true, own: NatClass::PortRestricted, ..Self::default() }
+    }
+}
+
+impl Help for Others {
+    fn relays(&self, _: &NodeId) -> bool {
+        self.relay
+    }
+    fn introduces(&self, _: &NodeId) -> bool {
+        self.introduce
+    }
+    fn found_at(&self, _: &NodeId) -> Option<SocketAddr> {
+        self.found
+    }
+    fn carries(&self, peer: &NodeId) -> bool {
+        self.carried == Some(*peer)
+    }
+    fn own_class(&self) -> NatClass {
+        self.own
+    }
 }
 
 /// How a member of the bench is behind its NAT.
@@ -74,9 +120,20 @@ impl Bench {
         let mut local = Local::default();
         local.set_network(vec![Ipv4Addr::new(198, 51, 100, 1).into()], [Some(7000), None], [None; 2]);
         let arbiter = Arbiter::new(NodeId([0; 32]), 1);
-        let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap);
+        let mut dialer = Dialer::new(Rng::from_u64(5), bootstrap, SMALL_MESH);
         dialer.network_changed(Time::ZERO);
-        Self { now: Time::ZERO, local, membership, arbiter, dialer, conns: 0, records: 0 }
+        Self {
+            now: Time::ZERO,
+            local,
+            membership,
+            arbiter,
+            dialer,
+            help: Others::default(),
+            me: NodeId([0; 32]),
+            sought: vec![],
+            conns: 0,
+            records: 0,
+        }
     }
 
     fn member(&mut self, n: u8, nat: Nat) -> NodeId {
@@ -99,21 +156,42 @@ impl Bench {
 
     /// What is dialled up to `at`, with the time of each.
     fn until(&mut self, at: Duration) -> Vec<(Time, DialId, Option<NodeId>, Vec<SocketAddr>)> {
+        let addrs = |ways: Vec<Way>| ways.into_iter().filter_map(Way::addr).collect();
+        let dials = self.ways_until(at).0;
+        dials.into_iter().map(|(at, dial, peer, ways)| (at, dial, peer, addrs(ways))).collect()
+    }
+
+    /// What is dialled, in all its ways, and what is closed.
+    #[allow(clippy::type_complexity, reason = "looked at by tests at once")]
+    fn ways_until(&mut self, at: Duration) -> (Vec<(Time, DialId, Option<NodeId>, Vec<Way>)>, Vec<ConnId>) {
         let end = Time::ZERO + at;
-        let mut dials = Vec::new();
+        let (mut dials, mut closed) = (Vec::new(), Vec::new());
         while let Some(deadline) = self.dialer.poll_timeout().filter(|d| d.at <= end) {
             self.now = self.now.max(deadline.at);
             let mut out = Outbox::new();
-            let view =
-                View { local: &self.local, members: self.membership.members(), arbiter: &self.arbiter };
+            let view = View {
+                local: &self.local,
+                members: self.membership.members(),
+                arbiter: &self.arbiter,
+                help: &self.help,
+                me: self.me,
+            };
             self.dialer.handle_timeout(self.now, view, &mut out);
             assert!(self.dialer.poll_timeout().is_none_or(|d| d.at > self.now), "busy loop");
-            while let Some(dialer::Event::Dial { dial, peer, addrs }) = out.pop_event() {
-                dials.push((self.now, dial, peer, addrs));
+            while let Some(event) = out.pop_event() {
+                match event {
+                    dialer::Event::Dial { dial, peer, ways } => dials.push((self.now, dial, peer, ways)),
+                    dialer::Event::Seek(peer) => self.sought.push(peer),
+                    dialer::Event::Close(conn) => {
+                        self.arbiter.closed(self.now, conn, &mut Outbox::new());
+                        closed.push(conn);
+                    }
+                    failed @ dialer::Event::Failed { .. } => panic!("{failed:?}"),
+                }
             }
         }
         self.now = end;
-        dials
+        (dials, closed)
     }
 
     fn fail(&mut self, dial: DialId) {
@@ -123,7 +201,7 @@ impl Bench {
     fn session(&mut self, peer: NodeId, direction: Direction, dial: Option<DialId>) -> ConnId {
         self.conns += 1;
         let (conn, route) = (ConnId(self.conns), Route::Direct(addr(99)));
-        self.dialer.connected(self.now, peer, direction, dial);
+        self.dialer.connected(self.now, peer, direction, dial, true);
         self.arbiter.connected(self.now, conn, peer, direction, route, RTT, &mut Outbox::new());
         self.dialer.session_up(self.now, peer);
         conn
@@ -394,7 +472,7 @@ fn a_rest_ends_early_when_the_peer_connects_or_its_verdict_or_addresses_change()
         },
         // Its connection ends before it is a session.
         |bench, peer| {
-            bench.dialer.connected(bench.now, peer, Direction::Incoming, None);
+            bench.dialer.connected(bench.now, peer, Direction::Incoming, None, true);
             bench.dialer.connection_lost(bench.now, peer);
         },
     ];
@@ -428,7 +506,7 @@ type Made = (Time, Time, Vec<SocketAddr>);
 fn two_that_want_each_other(seed: u64, wants: [Time; 2], learns: [Time; 2], end: Time) -> [Vec<Made>; 2] {
     core::array::from_fn(|n| {
         let mut bench = Bench::new(&[]);
-        bench.dialer = Dialer::new(Rng::from_u64(seed * 2 + u64::try_from(n).unwrap()), &[]);
+        bench.dialer = Dialer::new(Rng::from_u64(seed * 2 + u64::try_from(n).unwrap()), &[], SMALL_MESH);
         for other in 20..28 {
             bench.member(other, Nat::Hard);
         }
@@ -494,4 +572,97 @@ fn candidates_are_best_first_and_loopback_only_where_there_is_nothing_else() {
     local.set_network(vec!["127.0.0.1".parse().unwrap()], [Some(7000), None], [None; 2]);
     assert_eq!(local.candidates(), ["127.0.0.1:7000".parse().unwrap()]);
     assert!(local.loopback_only());
+}
+
+#[test]
+fn who_cannot_be_knocked_at_is_tried_through_others_alone() {
+    let mut bench = Bench::new(&[]);
+    bench.help = Others::all();
+    let peer = bench.member(1, Nat::Restricted);
+    bench.dialer.want(Time::ZERO, peer);
+    let (dials, _) = bench.ways_until(secs(5));
+    assert_eq!(dials.len(), 1);
+    assert_eq!(dials[0].3, [Way::Relay], "its NAT is not disturbed");
+    assert_eq!(bench.sought, [peer], "a direct way is looked for at the same time");
+}
+
+#[test]
+fn without_relays_a_peer_is_dialled_where_the_rendezvous_found_it() {
+    let mut bench = Bench::new(&[]);
+    bench.help = Others { relay: false, ..Others::all() };
+    let peer = bench.member(1, Nat::Restricted);
+    bench.dialer.want(Time::ZERO, peer);
+    assert!(bench.until(secs(1)).is_empty());
+    assert_eq!(bench.sought, [peer]);
+    bench.help.found = Some(addr(77));
+    bench.dialer.found(bench.now, peer);
+    let dials = bench.until(secs(2));
+    assert_eq!(dials.len(), 1);
+    assert_eq!(dials[0].3, [addr(77)]);
+}
+
+#[test]
+fn who_admits_anyone_is_dialled_and_a_relay_comes_in_when_nobody_answers() {
+    let mut bench = Bench::new(&[]);
+    bench.help = Others::all();
+    let peer = bench.member(1, Nat::Open);
+    let (dials, _) = bench.ways_until(secs(1));
+    assert_eq!(dials[0].3, [Way::Addr(addr(1))]);
+    assert_eq!((dials[1].0, &dials[1].3[..]), (Time::ZERO + RELAY_AFTER, &[Way::Relay][..]));
+    assert_eq!((dials.len(), dials[1].2), (2, Some(peer)));
+}
+
+#[test]
+fn of_two_that_need_help_the_lower_begins_and_the_other_waits_for_it() {
+    for (me, begins_at) in [([0; 32], Time::ZERO), ([255; 32], Time::ZERO + GRACE)] {
+        let mut bench = Bench::new(&[]);
+        bench.help = Others::all();
+        bench.me = NodeId(me);
+        bench.member(1, Nat::Restricted);
+        let (dials, _) = bench.ways_until(secs(5));
+        assert_eq!(dials[0].0, begins_at, "{me:?}");
+    }
+    let mut bench = Bench::new(&[]);
+    bench.help = Others { own: NatClass::Direct, ..Others::all() };
+    bench.member(1, Nat::Restricted);
+    assert_eq!(bench.ways_until(secs(5)).0[0].0, Time::ZERO + GRACE, "who can be dialled waits for it");
+    let mut bench = Bench::new(&[]);
+    (bench.help, bench.me) = (Others::all(), NodeId([255; 32]));
+    let peer = bench.member(1, Nat::Restricted);
+    bench.dialer.want(Time::ZERO, peer);
+    assert_eq!(bench.ways_until(secs(5)).0[0].0, Time::ZERO, "who has something to say does not wait");
+}
+
+#[test]
+fn a_circuit_that_ends_under_an_attempt_is_replaced_at_once() {
+    let mut bench = Bench::new(&[]);
+    bench.help = Others::all();
+    let peer = bench.member(1, Nat::Restricted);
+    bench.dialer.want(Time::ZERO, peer);
+    let (dials, _) = bench.ways_until(millis(10));
+    bench.dialer.circuit_lost(bench.now, dials[0].1);
+    assert_eq!(bench.ways_until(millis(500)).0.len(), 1);
+}
+
+#[test]
+fn in_a_large_mesh_idle_sessions_close_but_for_anchors_incoming_ones_and_those_that_carry_others() {
+    let mut bench = Bench::new(&[]);
+    for n in 10..30 {
+        bench.member(n, Nat::Hard);
+    }
+    let anchors: Vec<_> = (1..=3).map(|n| bench.member(n, Nat::Open)).collect();
+    for peer in anchors {
+        bench.session(peer, Direction::Outgoing, None);
+    }
+    let ids: Vec<NodeId> = (40..44).map(|n| bench.member(n, Nat::Hard)).collect();
+    let idle = bench.session(ids[0], Direction::Outgoing, None);
+    bench.session(ids[1], Direction::Incoming, None);
+    bench.session(ids[2], Direction::Outgoing, None);
+    bench.help.carried = Some(ids[2]);
+    let busy = bench.session(ids[3], Direction::Outgoing, None);
+    assert_eq!(bench.ways_until(secs(119)).1, []);
+    bench.dialer.used(bench.now, ids[3]);
+    assert_eq!(bench.ways_until(secs(130)).1, [idle]);
+    assert_eq!(bench.ways_until(secs(250)).1, [busy]);
+    assert_eq!(bench.ways_until(secs(3_000)).1, []);
 }
