@@ -47,8 +47,11 @@ fn a_buffer_for_several_slots_is_given_out_piece_by_piece() {
 #[test]
 fn what_waits_for_a_slot_is_not_overtaken() {
     let (bench, [_, first, second]) = with_sessions();
-    let batch = |a: &[u8], b: &[u8]| (addr(1), 12, [frame(5, a), frame(7, b)].concat());
-    bench.arrive(vec![batch(b"A01", b"B01"), batch(b"A02", b"B02")]);
+    let batch = |frames: [Vec<u8>; 2]| (addr(1), 12, frames.concat());
+    bench.arrive(vec![
+        batch([frame(5, b"A01"), frame(7, b"B01")]),
+        batch([frame(7, b"B02"), frame(5, b"A02")]),
+    ]);
     bench.arrive(vec![(addr(1), 12, frame(7, b"B03"))]);
     let all = bench.poll_all();
     let of = |slot: SlotId| -> Vec<u8> {
