@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use net_mesh_proto::node::Config;
-use net_mesh_proto::relay::Limits;
+use net_mesh_proto::peer::dialer::SMALL_MESH;
+use net_mesh_proto::relay::Limits as RelayLimits;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -30,6 +31,8 @@ pub struct Builder {
     bootstrap: Vec<SocketAddr>,
     stun_servers: Vec<SocketAddr>,
     network: Arc<dyn Network>,
+    relay: Option<RelayLimits>,
+    full_mesh: usize,
     channels: ChannelConfig,
     seed: Option<[u8; 32]>,
     unix_ms: Option<u64>,
@@ -44,6 +47,8 @@ impl Builder {
             bootstrap: Vec::new(),
             stun_servers: Vec::new(),
             network: Arc::new(SystemNetwork),
+            relay: Some(RelayLimits::default()),
+            full_mesh: SMALL_MESH,
             channels: ChannelConfig::default(),
             seed: None,
             unix_ms: None,
@@ -79,6 +84,20 @@ impl Builder {
     /// The network to live on. Default: the machine's.
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.network = network;
+        self
+    }
+
+    /// What this node carries between other members at most; `None` if nothing. Default:
+    /// [`RelayLimits::default`]. What is carried cannot be read here: sessions are encrypted end to end.
+    pub fn relay(mut self, limits: Option<RelayLimits>) -> Self {
+        self.relay = limits;
+        self
+    }
+
+    /// Up to how many members, this one included, the node keeps a session with everyone. Default: 8. In a larger
+    /// mesh it keeps three to members that anyone can reach, and opens others when there is something to say.
+    pub fn full_mesh(mut self, members: usize) -> Self {
+        self.full_mesh = members;
         self
     }
 
@@ -138,8 +157,8 @@ impl Builder {
             bootstrap: self.bootstrap,
             stun_servers: self.stun_servers,
             nat_traversal: cfg!(feature = "nat-traversal"),
-            relay: None,
-            full_mesh: net_mesh_proto::peer::dialer::SMALL_MESH,
+            relay: self.relay,
+            full_mesh: self.full_mesh,
         };
         Mesh::assemble(Parts {
             identity: self.identity,
@@ -181,7 +200,8 @@ impl Builder {
             sockets.push(bound.map_err(|source| StartError::Listen { addr: *addr, source })?);
         }
         let ids = crate::session::connection_ids(&self.identity);
-        MeshSocket::new(sockets, inbox, drops, ids, clock, Limits::default()).map_err(StartError::Endpoint)
+        MeshSocket::new(sockets, inbox, drops, ids, clock, self.relay.unwrap_or_default())
+            .map_err(StartError::Endpoint)
     }
 }
 

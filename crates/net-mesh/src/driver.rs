@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::mesh::Shared;
 use crate::net::Network;
-use crate::session::{Link, Sessions, close};
+use crate::session::{Link, Sessions};
 use crate::side::SideSocket;
 use crate::socket::Datagram;
 
@@ -166,8 +166,9 @@ impl Driver {
                 if let Some(dial) = dial {
                     self.dials.remove(&dial);
                 }
+                let key = link.session_key();
                 self.links.insert(conn, link);
-                self.handle(Input::Connected { conn, peer, direction, dial, route, rtt, key: [0; 32] });
+                self.handle(Input::Connected { conn, peer, direction, dial, route, rtt, key });
             }
             Signal::DialFailed { dial, failure } => {
                 self.dials.remove(&dial);
@@ -234,7 +235,7 @@ impl Driver {
             }
             Output::CloseConnection { conn } => {
                 if let Some(link) = self.links.get(&conn) {
-                    link.connection.close(close::DUPLICATE.into(), b"another connection is in use");
+                    link.close_unused();
                 }
             }
             Output::Event(event) => self.event(event),
@@ -266,6 +267,12 @@ impl Driver {
                 class = %verdict.class(), mapping = %verdict.mapping, filtering = %verdict.filtering,
                 confidence = verdict.confidence, missing, "NAT classified"
             ),
+            Event::Path { peer, route, via } => {
+                let via: Vec<String> = via.iter().map(|id| self.name(id)).collect();
+                tracing::info!(peer = %peer.short(), name = self.name(&peer), %route, ?via, "path");
+                self.shared.changed();
+            }
+            Event::Rendezvous(_) => {}
             Event::DialFailed { peer, addrs, failure } => {
                 self.shared.dial_failed(peer);
                 // An address to start from is the operator's; a peer behind a NAT is everyday.

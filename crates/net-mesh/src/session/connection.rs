@@ -1,6 +1,7 @@
 //! One authenticated connection: its control messages, its streams, its datagrams.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::ConnId;
 use net_mesh_proto::route::Route;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -51,6 +52,8 @@ pub(crate) struct Link {
     control: mpsc::Sender<Vec<u8>>,
     outgoing: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
     life: Mutex<Life>,
+    /// This side closed it, because it was not needed.
+    unused: AtomicBool,
 }
 
 /// The last authenticated sign of the peer.
@@ -78,6 +81,7 @@ impl Link {
             control,
             outgoing: Mutex::new(Some(queue)),
             life: Mutex::new(Life { frames: 0, at: Instant::now() }),
+            unused: AtomicBool::new(false),
         })
     }
 
@@ -99,6 +103,32 @@ impl Link {
         tokio::spawn(Arc::clone(self).accept_uni(signals));
         tokio::spawn(Arc::clone(self).accept_bi(Arc::clone(&services)));
         tokio::spawn(Arc::clone(self).datagrams(services));
+    }
+
+    /// A key that only the two ends of this connection know (RFC 8446 §7.5).
+    pub(crate) fn session_key(&self) -> [u8; 32] {
+        let mut key = [0; 32];
+        // Fails only for keys far longer than this. Any other key that nobody knows then does no harm: the
+        // session merely keeps its path.
+        match self.connection.export_keying_material(&mut key, b"net-mesh liveness v1", b"") {
+            Ok(()) => key,
+            Err(_) => crate::identity::random_32().unwrap_or(key),
+        }
+    }
+
+    /// Whether the connection ended because neither side needed it.
+    pub(crate) fn was_unused(&self) -> bool {
+        match self.connection.close_reason() {
+            Some(ConnectionError::ApplicationClosed(closed)) => closed.error_code == close::UNUSED.into(),
+            Some(ConnectionError::LocallyClosed) => self.unused.load(Ordering::Relaxed),
+            _ => false,
+        }
+    }
+
+    /// Closes the connection: another one is the session, or nobody needs one.
+    pub(crate) fn close_unused(&self) {
+        self.unused.store(true, Ordering::Relaxed);
+        self.connection.close(close::UNUSED.into(), b"another connection is in use, or none is needed");
     }
 
     /// Queues a control message. A peer that does not read them is disconnected.

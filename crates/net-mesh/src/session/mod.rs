@@ -56,8 +56,8 @@ const RETRY_ABOVE: usize = 128;
 pub(crate) mod close {
     /// The node is shutting down.
     pub(crate) const SHUTDOWN: u32 = 0;
-    /// Another connection with the same peer is the session.
-    pub(crate) const DUPLICATE: u32 = 1;
+    /// Another connection with the same peer is the session, or nobody needs one at present.
+    pub(crate) const UNUSED: u32 = 1;
     /// The peer broke the protocol.
     pub(crate) const PROTOCOL: u32 = 2;
     /// The peer does not read what it is told.

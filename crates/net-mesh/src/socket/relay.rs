@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use net_mesh_proto::drops::DropReason;
-use net_mesh_proto::relay::{Change, LabelTable, Limits, Step};
+use net_mesh_proto::relay::{Change, LabelTable, Limits, Stats, Step};
 use net_mesh_proto::route::{CircuitId, Route};
 use net_mesh_proto::wire::frame::{RELAY_HEADER, relay_header};
 use quinn::udp::{RecvMeta, Transmit};
@@ -48,12 +48,21 @@ impl Labels {
         self.table().step(self.clock.now(), from, label, count, bytes)
     }
 
+    pub(super) fn stats(&self) -> Stats {
+        self.table().stats()
+    }
+
     fn out(&self, circuit: CircuitId) -> Option<(SocketAddr, u64)> {
         self.table().out(circuit)
     }
 }
 
 impl MeshSocket {
+    /// What was forwarded for others since the start.
+    pub(crate) fn carried(&self) -> Stats {
+        self.labels.stats()
+    }
+
     /// Changes the table of labels. Frames that waited for a label are handled now.
     pub(crate) fn apply(&self, change: Change) {
         let label = match &change {
