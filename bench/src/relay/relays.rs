@@ -102,7 +102,7 @@ pub fn node(ways: &[Way]) -> Result<Relay> {
 async fn start_node(ways: &[Way]) -> Result<Mesh> {
     let identity = Identity::from_secret(&MeshSecret::generate()?, &NodeKey::generate()?)?;
     // What a node is prepared to carry is not what is measured.
-    let limits = Limits { bytes_per_second: 1 << 40, ..Limits::default() };
+    let limits = Limits { bytes_per_second: Limits::UNLIMITED, ..Limits::default() };
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let mesh = Mesh::builder(identity).name("relay").listen(listen).relay(Some(limits)).start().await?;
     for (i, way) in ways.iter().enumerate() {
@@ -171,7 +171,16 @@ pub fn coturn() -> Result<Option<Relay>> {
     let Some(program) = program.iter().find(|p| std::path::Path::new(p).exists()) else { return Ok(None) };
     let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut command = Command::new(program);
-    command.args(["-n", "--no-auth", "--no-cli", "--no-tls", "--no-dtls", "--no-tcp", "--relay-threads", "1"]);
+    command.args([
+        "-n",
+        "--no-auth",
+        "--no-cli",
+        "--no-tls",
+        "--no-dtls",
+        "--no-tcp",
+        "--relay-threads",
+        "1",
+    ]);
     command.args(["--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1", "--allow-loopback-peers"]);
     command.args(["--listening-port", &port.to_string(), "--log-file", "stdout", "--simple-log"]);
     command.args(["--pidfile", "/dev/null", "--userdb", "/dev/null", "--realm", "bench"]);

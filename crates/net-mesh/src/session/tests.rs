@@ -227,7 +227,7 @@ async fn a_peer_is_found_though_a_stranger_answers_first_at_one_of_its_addresses
     let routes = [3, 4, 2].map(|n| Route::Direct(addr(n)));
     let link = caller.dial(2, &routes).await.unwrap();
     assert_eq!((link.peer, link.route), (id(2), routes[2]));
-    assert_eq!(caller.socket.route(link.slot), Some(routes[2]));
+    assert_eq!(caller.socket.slots().routes(link.slot.addr()).unwrap().chosen(), Some(routes[2]));
     assert_eq!(caller.dial(5, &routes[..2]).await.unwrap_err(), DialFailure::Rejected);
     assert_eq!(caller.dial(5, &[Route::Direct(addr(5))]).await.unwrap_err(), DialFailure::Timeout);
     assert_eq!(caller.dial(5, &[Route::Relayed(CircuitId(1))]).await.unwrap_err(), DialFailure::Unusable);
