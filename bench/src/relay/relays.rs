@@ -79,7 +79,7 @@ pub fn node(ways: &[Way]) -> Result<Relay> {
     let (tell, told) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let ways = ways.to_vec();
-    let thread = thread::spawn(move || {
+    let thread = thread::Builder::new().name("net-mesh".to_owned()).spawn(move || {
         stay_on(RELAY_CORE);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
@@ -94,7 +94,7 @@ pub fn node(ways: &[Way]) -> Result<Relay> {
         if let Err(error) = done {
             eprintln!("the relaying node failed: {error:#}");
         }
-    });
+    })?;
     let (addr, clock) = told.recv().context("the node did not start")?;
     Ok(Relay { addr, clock, stop: Stop::Node(Some(stop), Some(thread)) })
 }
@@ -126,7 +126,7 @@ pub fn bare(ways: &[Way], runs: bool) -> Result<Relay> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let (tell, told) = mpsc::channel();
-    let thread = thread::spawn(move || {
+    let thread = thread::Builder::new().name("bare".to_owned()).spawn(move || {
         stay_on(RELAY_CORE);
         let _ = tell.send(Clock::of_this_thread());
         let mut messages = Messages::new(32, if runs { 1 << 16 } else { 2048 });
@@ -136,7 +136,7 @@ pub fn bare(ways: &[Way], runs: bool) -> Result<Relay> {
                 return;
             }
         }
-    });
+    })?;
     Ok(Relay { addr, clock: told.recv()?, stop: Stop::Loop(stop, Some(thread)) })
 }
 
