@@ -91,6 +91,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    pub(crate) const fn node_id(&self) -> NodeId {
+        self.id
+    }
+
     pub(crate) fn node(&self) -> MutexGuard<'_, Node> {
         lock(&self.node)
     }
@@ -447,8 +451,11 @@ impl Mesh {
     /// # Errors
     /// If the peer is unknown.
     pub fn why(&self, peer: NodeId) -> Result<Why, PeerError> {
-        let _ = peer;
-        Err(PeerError::Unknown(peer))
+        let shared = self.shared();
+        let now = shared.now();
+        let why = shared.node().why(now, &peer).ok_or(PeerError::Unknown(peer))?;
+        let name = self.member_name(&peer).unwrap_or_else(|| peer.short());
+        Ok(Why::of(now, peer, name, why))
     }
 
     /// The name of a member.
