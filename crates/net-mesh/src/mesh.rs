@@ -493,6 +493,13 @@ impl Mesh {
         }
     }
 
+    /// Changes the table of labels by hand.
+    #[cfg(feature = "bench")]
+    #[doc(hidden)]
+    pub fn apply_label(&self, change: net_mesh_proto::relay::Change) {
+        self.shared().socket.apply(change);
+    }
+
     /// Public addresses of members, worth remembering as places to start from, best known first; at
     /// most 64.
     #[must_use]

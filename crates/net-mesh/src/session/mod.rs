@@ -13,6 +13,8 @@ mod control;
 pub(crate) mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::sync::Arc;

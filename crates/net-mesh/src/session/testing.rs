@@ -4,10 +4,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use net_mesh_proto::node::ConnId;
+use net_mesh_proto::route::Route;
 use quinn::{Connection, Endpoint};
 
 use super::{Link, config, peer_of};
 use crate::identity::{Identity, MeshSecret, NodeKey};
+use crate::socket::slots::SlotId;
 
 /// The two ends.
 pub(crate) struct Pair {
@@ -31,6 +33,7 @@ pub(crate) async fn pair(conn: u64) -> Pair {
     let accepting = async { server.accept().await.unwrap().await.unwrap() };
     let (ours, theirs) = tokio::join!(connecting, accepting);
     let ours = ours.unwrap();
-    let link = Link::new(ConnId(conn), peer_of(&ours).unwrap(), to, ours);
+    let link =
+        Link::new(ConnId(conn), peer_of(&ours).unwrap(), SlotId::for_test(conn), Route::Direct(to), ours);
     Pair { link, peer: theirs, _endpoints: [server, client] }
 }
