@@ -1,5 +1,7 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod line;
+pub(crate) mod mesh;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod pair;
