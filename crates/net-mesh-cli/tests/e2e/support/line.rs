@@ -122,8 +122,10 @@ fn open_tun(name: &str) -> io::Result<File> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(device) }
 }
 
+#[allow(unsafe_code, reason = "tokio leaves it to us that the descriptor stays the same")]
 async fn forward(device: File, quality: Quality, mut stopped: oneshot::Receiver<()>) -> io::Result<()> {
-    let device = AsyncFd::new(device)?;
+    // SAFETY: a `File` keeps its descriptor until it is dropped, which it is together with the `AsyncFd`.
+    let device = unsafe { AsyncFd::register(device) }?;
     let mut dice = Dice(quality.seed);
     // One delay for all: the first in is the first out.
     let mut held: VecDeque<(tokio::time::Instant, Vec<u8>)> = VecDeque::new();
@@ -189,7 +191,7 @@ pub(crate) struct Measured {
 }
 
 /// Datagrams of a measurement: with a loss of 5 % their count has a standard deviation of 0.4 %.
-const DATAGRAMS: u32 = 3_000;
+pub(crate) const DATAGRAMS: u32 = 3_000;
 
 /// Datagrams sent in one go, and the pause after them.
 const BURST: u32 = 20;
