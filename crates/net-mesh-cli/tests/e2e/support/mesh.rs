@@ -29,6 +29,10 @@ pub(crate) const PORT: u16 = 7_400;
 /// attempts.
 const MEET: Duration = Duration::from_secs(40);
 
+/// How long a new subscription may wait for its place in the record of its node, which changes once a second at
+/// most.
+const RECORD: Duration = Duration::from_secs(2);
+
 /// Between two events of one publisher, and between two looks at the paths.
 const EVERY: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(250);
@@ -37,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// How long the last events may be under way.
-const LAST_EVENTS: Duration = Duration::from_secs(20);
+const LAST_EVENTS: Duration = Duration::from_secs(15);
 
 /// How two members must reach each other in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +232,7 @@ pub(crate) fn talk(mesh: &Mesh, pairs: &[Pair], limit: Duration) {
     for listener in &mut listeners {
         listener.wait_until_it_hears_itself(mesh);
     }
+    thread::sleep(RECORD);
     let others = (0..mesh.members.len()).filter(|member| !talkers.contains(member));
     nodes.extend(others.map(|member| mesh.start(member)));
     nodes.iter_mut().for_each(Node::wait_until_it_answers);
@@ -242,7 +247,8 @@ pub(crate) fn talk(mesh: &Mesh, pairs: &[Pair], limit: Duration) {
     });
     let speakers = talk.speakers.into_inner().unwrap();
     let said: Vec<(usize, usize)> = speakers.into_iter().map(|speaker| speaker.end(mesh)).collect();
-    problems.extend(listeners.iter().flat_map(|listener| listener.problems(mesh, pairs, &said)));
+    let deadline = Instant::now() + LAST_EVENTS;
+    problems.extend(listeners.iter().flat_map(|listener| listener.problems(mesh, pairs, &said, deadline)));
 
     if problems.is_empty() {
         drop(listeners);
@@ -384,7 +390,13 @@ impl Listener {
     }
 
     /// Waits for the last events of all whom it listens to, and compares.
-    fn problems(&self, mesh: &Mesh, pairs: &[Pair], said: &[(usize, usize)]) -> Vec<Problem> {
+    fn problems(
+        &self,
+        mesh: &Mesh,
+        pairs: &[Pair],
+        said: &[(usize, usize)],
+        deadline: Instant,
+    ) -> Vec<Problem> {
         let others = pairs.iter().filter_map(|&(left, right, _)| match self.member {
             member if member == left => Some(((left, right), right)),
             member if member == right => Some(((left, right), left)),
@@ -392,7 +404,6 @@ impl Listener {
         });
         let problem = |(pair, other): ((usize, usize), usize)| {
             let &(_, said) = said.iter().find(|(speaker, _)| *speaker == other)?;
-            let deadline = Instant::now() + LAST_EVENTS;
             let wanted: Vec<String> = (0..said).map(|n| n.to_string()).collect();
             loop {
                 let text = self.text();
