@@ -4,6 +4,7 @@
 //! whoever hears of a talker for the first time hears of its subscription as well, and may publish at once:
 //! not one event may be lost from then on, whatever way there is and however it changes.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -137,14 +138,13 @@ impl Mesh {
         home.start(&arguments)
     }
 
-    /// What `peers` of one member says of another one: the path's kind, and who relays.
-    fn path(&self, from: usize, to: usize) -> (String, Vec<String>) {
-        path_in(&self.home(from).json(&["peers", "--json"]), self.name(to))
+    fn peers(&self, member: usize) -> Value {
+        self.home(member).json(&["peers", "--json"])
     }
 
-    /// Whether the path from one member to another is the wanted one.
-    fn problem(&self, from: usize, to: usize, way: Way, reversed: bool) -> Option<String> {
-        let (kind, via) = self.path(from, to);
+    /// Whether the path from one member, whose `peers` these are, to another is the wanted one.
+    fn problem(&self, peers: &Value, from: usize, to: usize, way: Way, reversed: bool) -> Option<String> {
+        let (kind, via) = path_in(peers, self.name(to));
         let pair = format!("{} to {}", self.name(from), self.name(to));
         let direct = way == Way::Direct;
         if (kind == "direct") != direct || (kind == "relayed") == direct {
@@ -296,6 +296,10 @@ impl Talk<'_> {
         }
     }
 
+    fn peers_of(&self, members: &[usize]) -> BTreeMap<usize, Value> {
+        members.iter().map(|&member| (member, self.mesh.peers(member))).collect()
+    }
+
     /// Adds speakers as soon as they know their listeners; then waits until the ways are the wanted ones.
     fn watch(&self, limit: Duration) -> Vec<Problem> {
         let start = Instant::now();
@@ -303,7 +307,7 @@ impl Talk<'_> {
             [0, 1].iter().flat_map(|&side| self.sides[side].iter().map(move |&m| (side, m))).collect();
         wait_until("everybody hears of everybody", MEET, || {
             silent.retain(|&(side, member)| {
-                let peers = self.mesh.home(member).json(&["peers", "--json"]);
+                let peers = self.mesh.peers(member);
                 let knows = |&other: &usize| path_in(&peers, self.mesh.name(other)).0 != "unknown";
                 let ready = self.sides[1 - side].iter().all(knows);
                 if ready {
@@ -316,16 +320,16 @@ impl Talk<'_> {
         });
         let met = start.elapsed();
         let mut missing: Vec<&Pair> = self.pairs.iter().collect();
-        let mut last = Vec::new();
+        let mut found = Vec::new();
         while !missing.is_empty() && start.elapsed() < met + limit {
             thread::sleep(LOOK);
+            let peers = self.peers_of(&self.sides[0]);
             missing.retain(|&&(left, right, way)| {
-                let problem = self.mesh.problem(left, right, way, false);
+                let problem = self.mesh.problem(&peers[&left], left, right, way, false);
                 if problem.is_none() {
-                    let kind = self.mesh.path(left, right).0;
                     let names = [left, right].map(|m| self.mesh.name(m));
-                    last.push(format!(
-                        "{} to {}: {kind} after {:.1?}",
+                    found.push(format!(
+                        "{} to {}: {way:?} after {:.1?}",
                         names[0],
                         names[1],
                         start.elapsed() - met
@@ -334,12 +338,13 @@ impl Talk<'_> {
                 problem.is_some()
             });
         }
-        println!("all met after {met:.1?}\n{}", last.join("\n"));
+        println!("all met after {met:.1?}\n{}", found.join("\n"));
         thread::sleep(AFTERWARDS);
         // Only now: who was direct by accident, or for a moment, is found out as well.
+        let peers = [0, 1].map(|side| self.peers_of(&self.sides[side]));
         let ways = self.pairs.iter().flat_map(|&(left, right, way)| {
-            let there = self.mesh.problem(left, right, way, false);
-            let back = self.mesh.problem(right, left, way, true);
+            let there = self.mesh.problem(&peers[0][&left], left, right, way, false);
+            let back = self.mesh.problem(&peers[1][&right], right, left, way, true);
             there.into_iter().chain(back).map(move |problem| ((left, right), problem))
         });
         ways.collect()
