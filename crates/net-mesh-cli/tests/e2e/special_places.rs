@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::support::mesh::{Mesh, Way, talk};
 use crate::support::net::{Behind, Family, Host, Net};
 use crate::support::node::Node;
+use crate::support::reach::{arrives, is_cut_off};
 use patchbay::Firewall;
 
 /// How long a pair may take to have the way it must have, from when the two know of each other.
@@ -12,6 +13,73 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a node may take to say that UDP does not work: "within seconds".
 const CLEAR_WORD: Duration = Duration::from_secs(15);
+
+/// The labs are what they say; a failure of the tests after this one is then the program's.
+mod the_lab {
+    use std::net::{SocketAddr, UdpSocket};
+
+    use super::*;
+
+    fn local(socket: &UdpSocket) -> SocketAddr {
+        socket.local_addr().unwrap()
+    }
+
+    #[test]
+    fn has_a_home_whose_nat_turns_nothing_around() {
+        let mut net = Net::new();
+        let stranger = net.host("stranger", Behind::Nothing).socket();
+        let [left, right] = net.neighbours(["left", "right"]).map(|host| host.socket());
+        let mapped = [&left, &right].map(|inside| arrives(inside, local(&stranger), &stranger));
+        assert_eq!(mapped[0].ip(), mapped[1].ip());
+        assert_eq!(arrives(&left, local(&right), &right), local(&left));
+        assert!(is_cut_off(&left, mapped[1], &right) && is_cut_off(&right, mapped[0], &left));
+    }
+
+    #[test]
+    fn has_a_host_to_and_from_which_no_udp_passes() {
+        let mut net = Net::new();
+        let stranger = net.host("stranger", Behind::Nothing).socket();
+        let other = net.host("other", Behind::Nothing).socket();
+        let host = net.host("host", Behind::NoUdp).socket();
+        arrives(&other, local(&stranger), &stranger);
+        assert!(is_cut_off(&host, local(&stranger), &stranger) && is_cut_off(&stranger, local(&host), &host));
+    }
+
+    #[test]
+    fn has_ipv6_where_only_answers_come_in() {
+        let mut net = Net::new();
+        let stranger = net.host_with("stranger", Family::Both, Firewall::None);
+        let stranger = stranger.socket_v6();
+        let host = net.host_with("host", Family::OnlyV6, Firewall::BlockInbound).socket();
+        assert!(local(&host).is_ipv6() && is_cut_off(&stranger, local(&host), &host));
+        assert_eq!(arrives(&host, local(&stranger), &stranger), local(&host));
+        arrives(&stranger, local(&host), &host);
+    }
+
+    #[test]
+    fn has_homes_behind_carriers_with_equal_addresses_inside() {
+        let mut net = Net::new();
+        let hosts = ["left", "right"].map(|name| net.host(name, Behind::TwoNats));
+        assert_eq!(hosts[0].ip(), hosts[1].ip());
+        assert_ne!(hosts[0].outside, hosts[1].outside);
+    }
+
+    #[test]
+    fn has_a_row_in_which_only_neighbours_can_talk() {
+        let mut net = Net::new();
+        let row = net.chain(&["a", "b", "c", "d"]);
+        let sockets: Vec<UdpSocket> = row.iter().map(Host::socket_everywhere).collect();
+        for (from, _) in row.iter().enumerate() {
+            for (to, host) in row.iter().enumerate() {
+                let port = local(&sockets[to]).port();
+                let neighbours = from.abs_diff(to) == 1;
+                let ways = host.all_at(port).into_iter();
+                let open = ways.filter(|addr| from != to && !is_cut_off(&sockets[from], *addr, &sockets[to]));
+                assert_eq!(open.count() > 0, neighbours, "from {from} to {to}");
+            }
+        }
+    }
+}
 
 fn helpers(net: &mut Net) -> Vec<Host> {
     ["fra", "lon"].map(|name| net.host(name, Behind::Nothing)).into()

@@ -6,6 +6,7 @@ pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod pair;
 pub(crate) mod process;
+pub(crate) mod reach;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;

@@ -280,8 +280,21 @@ impl Host {
 
     /// A UDP socket in its network, on a port of the system's choosing, usable from any thread.
     pub(crate) fn socket(&self) -> UdpSocket {
-        let addr = self.at(0);
-        self.device.run_sync(move || Ok(UdpSocket::bind(addr)?)).unwrap()
+        self.socket_at(self.ip())
+    }
+
+    /// The same with its IPv6 address.
+    pub(crate) fn socket_v6(&self) -> UdpSocket {
+        self.socket_at(self.device.ip6().unwrap().into())
+    }
+
+    /// The same with all its IPv4 addresses.
+    pub(crate) fn socket_everywhere(&self) -> UdpSocket {
+        self.socket_at(Ipv4Addr::UNSPECIFIED.into())
+    }
+
+    fn socket_at(&self, ip: IpAddr) -> UdpSocket {
+        self.device.run_sync(move || Ok(UdpSocket::bind((ip, 0))?)).unwrap()
     }
 
     /// What its routers filter and remember, for a human who looks for a reason.
