@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use net_mesh::{Event, Mesh, NodeId, Path, PeerInfo};
+use net_mesh::{AttemptInfo, Event, Mesh, NodeId, Path, PeerInfo, Why};
 use serde::{Deserialize, Serialize};
 
 use crate::text::millis;
@@ -32,8 +32,30 @@ pub(crate) struct StatusJson {
     pub port_mapping: Option<SocketAddr>,
     /// How many other members are known.
     pub peers: usize,
+    /// `works`, `blocked` (nothing has come back for seconds) or `unknown`.
+    #[serde(default)]
+    pub udp: String,
+    /// What is wrong with the network, in one sentence, where something is.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// What is carried for others; `null` where this node does not relay.
+    #[serde(default)]
+    pub relay: Option<RelayJson>,
     /// Discarded inputs by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// What a node carries for others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RelayJson {
+    /// Circuits at present.
+    pub circuits: usize,
+    /// Datagrams forwarded since the start.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Datagrams that were above what is carried for their neighbour.
+    pub limited: u64,
 }
 
 /// What a node knows about its NAT.
@@ -83,8 +105,63 @@ pub(crate) struct PathJson {
     pub kind: String,
     /// The UDP address packets are sent to.
     pub addr: Option<SocketAddr>,
-    /// The nodes that relay, in order.
+    /// The names of the nodes that relay, in order.
     pub via: Vec<String>,
+}
+
+/// `why PEER --json`, `GET /v1/why/{peer}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WhyJson {
+    /// Whose way.
+    pub peer: String,
+    /// Its name.
+    pub name: String,
+    /// The way in use.
+    pub path: PathJson,
+    /// Why that way, in one sentence.
+    pub reason: String,
+    /// The plan that led to a direct way, or the one tried last.
+    pub plan: Option<String>,
+    /// Who introduced the two at that.
+    pub mediator: Option<String>,
+    /// The addresses that the two offered each other.
+    pub candidates: CandidatesJson,
+    /// The last attempts at a direct way, oldest first.
+    pub attempts: Vec<AttemptJson>,
+    /// When the next attempt is due.
+    pub next_attempt_ms: Option<u64>,
+}
+
+/// Addresses at which two nodes may be reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CandidatesJson {
+    /// This node's.
+    pub own: Vec<SocketAddr>,
+    /// The peer's.
+    pub theirs: Vec<SocketAddr>,
+}
+
+/// One attempt at a direct way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AttemptJson {
+    /// The same on both sides and at the mediator.
+    pub id: String,
+    /// How long ago it began.
+    pub at_ms_ago: u64,
+    /// How long it took; `null` while it lasts.
+    pub took_ms: Option<u64>,
+    /// What was tried.
+    pub plan: String,
+    /// Who introduced the two; `null` where they did so over their own session.
+    pub mediator: Option<String>,
+    /// `seeker` or `sought`.
+    pub role: String,
+    /// What came of it, in a word.
+    pub outcome: String,
+    /// Check packets sent.
+    pub packets: u32,
+    /// What came of it, in a sentence.
+    pub reason: String,
 }
 
 /// The body of `POST /v1/ping`.
@@ -194,23 +271,31 @@ impl StatusJson {
                 port_rule: nat.port_rule.to_string(),
                 // Two digits are all that such a number can honestly have.
                 confidence: (f64::from(nat.confidence) * 100.0).round() / 100.0,
-                age_ms: nat.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+                age_ms: nat.age.map(whole_millis),
                 missing: nat.missing,
             },
             port_mapping: status.port_mapping,
             peers: status.peers,
+            udp: status.udp.to_string(),
+            problem: status.problem,
+            relay: status.relay.map(|relay| RelayJson {
+                circuits: relay.circuits,
+                packets: relay.packets,
+                bytes: relay.bytes,
+                limited: relay.limited,
+            }),
             drops: status.drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
         }
     }
 }
 
-impl From<PeerInfo> for PeerJson {
-    fn from(peer: PeerInfo) -> Self {
+impl PeerJson {
+    pub(crate) fn of(mesh: &Mesh, peer: PeerInfo) -> Self {
         Self {
             node_id: peer.node_id.to_string(),
             name: peer.name,
             nat: peer.nat.to_string(),
-            path: PathJson::of(&peer.path),
+            path: PathJson::of(mesh, &peer.path),
             rtt_ms: peer.rtt.map(millis),
             health: peer.health.to_string(),
             tx_bytes: peer.tx_bytes,
@@ -220,11 +305,47 @@ impl From<PeerInfo> for PeerJson {
 }
 
 impl PathJson {
-    pub(crate) fn of(path: &Path) -> Self {
+    pub(crate) fn of(mesh: &Mesh, path: &Path) -> Self {
         Self {
             kind: path.kind.to_string(),
             addr: path.addr,
-            via: path.via.iter().map(ToString::to_string).collect(),
+            via: path.via.iter().map(|id| display_name(mesh, id)).collect(),
+        }
+    }
+}
+
+/// The name of a member; the start of its id where its record has not come yet.
+fn display_name(mesh: &Mesh, id: &NodeId) -> String {
+    mesh.member_name(id).unwrap_or_else(|| id.short())
+}
+
+fn whole_millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl WhyJson {
+    pub(crate) fn of(mesh: &Mesh, why: Why) -> Self {
+        let attempt = |attempt: AttemptInfo| AttemptJson {
+            id: attempt.id,
+            at_ms_ago: whole_millis(attempt.ago),
+            took_ms: attempt.took.map(whole_millis),
+            plan: attempt.plan,
+            mediator: attempt.mediator.map(|id| display_name(mesh, &id)),
+            role: attempt.role.into(),
+            outcome: attempt.outcome.into(),
+            packets: attempt.packets,
+            reason: attempt.reason,
+        };
+        Self {
+            peer: why.node_id.to_string(),
+            name: why.name,
+            path: PathJson::of(mesh, &why.path),
+            reason: why.reason,
+            plan: why.plan,
+            mediator: why.mediator.map(|id| display_name(mesh, &id)),
+            candidates: CandidatesJson { own: why.own_candidates, theirs: why.their_candidates },
+            attempts: why.attempts.into_iter().map(attempt).collect(),
+            next_attempt_ms: why.next_attempt.map(whole_millis),
         }
     }
 }

@@ -112,15 +112,15 @@ pub(crate) fn bytes(amount: u64) -> String {
     if whole < 10 { format!("{whole}.{tenth} {unit}") } else { format!("{whole} {unit}") }
 }
 
-/// A path for people: `direct 203.0.113.7:4433`, `relayed via abcdefghij`, `none`.
+/// A path for people: `direct 203.0.113.7:4433`, `relayed via fra-1 > nyc-2`, `none`.
 pub(crate) fn path(path: &PathJson) -> String {
     let mut text = path.kind.clone();
     if let Some(addr) = &path.addr {
         text = format!("{text} {addr}");
     }
     if !path.via.is_empty() {
-        let via: Vec<&str> = path.via.iter().map(|id| short_id(id)).collect();
-        text = format!("{text} via {}", via.join(", "));
+        let via: Vec<String> = path.via.iter().map(|name| printable(name)).collect();
+        text = format!("{text} via {}", via.join(" > "));
     }
     text
 }

@@ -16,6 +16,7 @@
 //! | [`path`] | which way does a session travel? |
 //! | [`liveness`] | does the peer hear me on this way? |
 //! | [`relay`] | who forwards for whom, and where does a relayed datagram go? |
+//! | [`routing`] | what is the nearest way over others, and who can introduce? |
 //! | [`node`] | the one machine the outside drives, where the others meet |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -37,7 +38,9 @@ pub mod path;
 pub mod peer;
 pub mod reflex;
 pub mod relay;
+pub mod rendezvous;
 pub mod rng;
 pub mod route;
+pub mod routing;
 pub mod time;
 pub mod wire;

@@ -9,7 +9,7 @@
 //! and times; [`Trace::hash`] is the proof. Memory is bounded by what is in flight, plus each NAT's table.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ pub struct Internet {
     events: BinaryHeap<Reverse<Event>>,
     scheduled: u64,
     deliveries: VecDeque<Delivery>,
+    /// From whom nothing passes to whom.
+    cuts: BTreeSet<(HostId, HostId)>,
     trace: Trace,
 }
 
@@ -101,6 +103,7 @@ impl Internet {
             events: BinaryHeap::new(),
             scheduled: 0,
             deliveries: VecDeque::new(),
+            cuts: BTreeSet::new(),
             trace: Trace::default(),
         }
     }
@@ -219,6 +222,21 @@ impl Internet {
         self.topology.set_core_delay(a, b, delay);
     }
 
+    /// Lets nothing pass from `from` to `to`, or lets it pass again. Packets are lost at the end of their way, so
+    /// NATs see them.
+    pub fn set_cut(&mut self, from: HostId, to: HostId, cut: bool) {
+        if cut {
+            self.cuts.insert((from, to));
+        } else {
+            self.cuts.remove(&(from, to));
+        }
+    }
+
+    /// Gives a host an interface whose address means nothing to anyone else, such as a bridge of containers.
+    pub fn add_useless(&mut self, host: HostId, ip: IpAddr) {
+        self.topology.host_mut(host).ips.push(ip);
+    }
+
     /// A NAT loses its table; with `renumber` it comes back with other external IPs.
     pub fn reboot_nat(&mut self, nat: NatId, renumber: bool) {
         self.topology.reboot(nat, renumber);
@@ -255,9 +273,12 @@ impl Internet {
             return self.schedule(now + LAN_DELAY, Stage::Arriving(host), packet);
         }
         let size = wire_size(&packet);
+        if self.topology.host(host).ips.contains(&dst.ip()) {
+            return self.send_across_lan(now, host, size, packet);
+        }
         let realm = self.topology.host(host).realm;
         if let Some(Port::Host(neighbour)) = self.topology.realm(realm).routes.get(&dst.ip()).copied()
-            && (realm != RealmId::PUBLIC || neighbour == host)
+            && realm != RealmId::PUBLIC
         {
             return self.send_across_lan(now, neighbour, size, packet);
         }
@@ -364,6 +385,9 @@ impl Internet {
     }
 
     fn arrive(&mut self, now: Time, host: HostId, packet: Packet) {
+        if self.cuts.contains(&(packet.sender, host)) {
+            return self.lose(now, &packet, Lost::Cut);
+        }
         if !self.topology.host(host).listens(packet.dst) {
             return self.lose(now, &packet, Lost::Unbound);
         }

@@ -8,6 +8,7 @@
 //! | [`link`] | what does an access link do to a packet? |
 //! | [`topology`] | who is behind what, and which address is whose? |
 //! | [`oracle`] | what must come true, from the topology alone? |
+//! | [`population`] | who is behind what in a plausible mesh? |
 //! | [`trace`] | what happened? |
 //! | [`world`] | how do thousands of nodes run on top of it? |
 //! | [`scenario`] | what happens to one node in a given place? |
@@ -41,6 +42,7 @@ pub mod internet;
 pub mod link;
 pub mod nat;
 pub mod oracle;
+pub mod population;
 pub mod scenario;
 #[cfg(feature = "tokio")]
 pub mod socket;

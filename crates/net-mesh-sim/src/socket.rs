@@ -5,6 +5,10 @@
 //! everything runs on one thread. tokio's timers tick in milliseconds, so a packet is handed over up to 1 ms
 //! after it is due; the trace and all ordering keep the exact instants.
 //!
+//! Batches are a setting ([`SimNet::set_segments`]): a socket may take many datagrams in one call, and join what
+//! arrived from one sender in datagrams of one length, as kernels do (GSO, GRO). On the line they are single
+//! datagrams all the same.
+//!
 //! Bounds: each socket's receive buffer holds [`RECEIVE_BUFFER`] bytes, and what comes beyond is dropped and
 //! counted. Sending never blocks: queues are in the simulated links.
 
@@ -49,6 +53,7 @@ pub struct SimSocket {
     net: SimNet,
     host: HostId,
     local: SocketAddr,
+    segments: usize,
 }
 
 struct Shared {
@@ -63,6 +68,8 @@ struct Inner {
     inboxes: BTreeMap<InboxKey, Inbox>,
     /// When the delivering task will look next by itself.
     armed: Option<Time>,
+    /// Datagrams in one call of a socket, at most.
+    segments: usize,
 }
 
 type InboxKey = (HostId, bool, u16);
@@ -74,6 +81,31 @@ struct Inbox {
     reader: Option<Waker>,
 }
 
+impl Inbox {
+    /// Puts what follows `first` behind it, as long as it is from the same sender and as long; the last may be
+    /// shorter. Returns how many bytes that were.
+    fn join(&mut self, first: &Delivery, mut buf: &mut [u8], limit: usize) -> usize {
+        let (mut total, mut whole) = (0, !first.payload.is_empty());
+        for _ in 0..limit {
+            let fits = |next: &&Delivery| {
+                whole
+                    && (next.from, next.local) == (first.from, first.local)
+                    && (1..=first.payload.len().min(buf.len())).contains(&next.payload.len())
+            };
+            if self.queue.front().filter(fits).is_none() {
+                break;
+            }
+            let Some(next) = self.queue.pop_front() else { break };
+            let (here, rest) = std::mem::take(&mut buf).split_at_mut(next.payload.len());
+            here.copy_from_slice(&next.payload);
+            (buf, total) = (rest, total + next.payload.len());
+            self.bytes -= next.payload.len();
+            whole = next.payload.len() == first.payload.len();
+        }
+        total
+    }
+}
+
 impl SimNet {
     /// Puts `net` under tokio's clock; the present instant becomes [`Time::ZERO`].
     ///
@@ -82,7 +114,7 @@ impl SimNet {
     #[must_use]
     pub fn new(net: Internet) -> Self {
         let changed = Arc::new(Notify::new());
-        let inner = Mutex::new(Inner { net, inboxes: BTreeMap::new(), armed: None });
+        let inner = Mutex::new(Inner { net, inboxes: BTreeMap::new(), armed: None, segments: 1 });
         let shared = Arc::new(Shared { inner, changed: Arc::clone(&changed), epoch: Instant::now() });
         tokio::spawn(deliver(Arc::downgrade(&shared), changed, shared.epoch));
         Self { shared }
@@ -92,6 +124,11 @@ impl SimNet {
     #[must_use]
     pub fn now(&self) -> Time {
         self.shared.now()
+    }
+
+    /// Lets sockets that are opened from now on send and receive up to `segments` datagrams at once; 1 unless set.
+    pub fn set_segments(&self, segments: usize) {
+        self.shared.lock().segments = segments.max(1);
     }
 
     /// Looks at the internet, or changes it, as it is now.
@@ -115,7 +152,8 @@ impl SimNet {
             BindError::NoSuchAddress => io::Error::new(io::ErrorKind::AddrNotAvailable, error),
         })?;
         inner.inboxes.insert((host, local.is_ipv6(), local.port()), Inbox::default());
-        Ok(Arc::new(SimSocket { net: self.clone(), host, local }))
+        let segments = inner.segments;
+        Ok(Arc::new(SimSocket { net: self.clone(), host, local, segments }))
     }
 
     /// The addresses of a host's interfaces.
@@ -270,15 +308,11 @@ impl AsyncUdpSocket for SimSocket {
         for (buf, meta) in bufs.iter_mut().zip(meta) {
             let Some(delivery) = inbox.queue.pop_front() else { break };
             inbox.bytes -= delivery.payload.len();
-            let len = delivery.payload.len().min(buf.len());
-            buf[..len].copy_from_slice(&delivery.payload[..len]);
-            *meta = RecvMeta {
-                addr: delivery.from,
-                len,
-                stride: len,
-                ecn: None,
-                dst_ip: Some(delivery.local.ip()),
-            };
+            let stride = delivery.payload.len().min(buf.len());
+            buf[..stride].copy_from_slice(&delivery.payload[..stride]);
+            let len = stride + inbox.join(&delivery, &mut buf[stride..], self.segments - 1);
+            let dst_ip = Some(delivery.local.ip());
+            *meta = RecvMeta { addr: delivery.from, len, stride, ecn: None, dst_ip };
             count += 1;
         }
         if count > 0 {
@@ -293,11 +327,11 @@ impl AsyncUdpSocket for SimSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        1
+        self.segments
     }
 
     fn max_receive_segments(&self) -> usize {
-        1
+        self.segments
     }
 
     fn may_fragment(&self) -> bool {

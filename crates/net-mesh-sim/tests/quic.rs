@@ -124,3 +124,29 @@ async fn a_socket_splits_segments_bounds_its_buffer_and_closes_its_port_when_dro
     let taken = net.bind(a, tx.local_addr().unwrap()).unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_with_batches_joins_what_one_sender_sent_in_one_length() {
+    let mut internet = Internet::new(1);
+    let [a, b, c] = [(); 3].map(|()| internet.add_behind(Nat::direct()));
+    let net = SimNet::new(internet);
+    net.set_segments(10);
+    let [one, other, rx] = [a, b, c].map(|host| net.bind(host, ANY.parse().unwrap()).unwrap());
+    assert_eq!((rx.max_transmit_segments(), rx.max_receive_segments()), (10, 10));
+    let to = SocketAddr::new(net.ips(c)[0], rx.local_addr().unwrap().port());
+    let batch = vec![7; 2500];
+    one.try_send(&Transmit { segment_size: Some(1000), ..datagram(to, &batch) }).unwrap();
+    other.try_send(&Transmit { segment_size: Some(500), ..datagram(to, &batch[..1500]) }).unwrap();
+    other.try_send(&datagram(to, &batch[..600])).unwrap();
+    other.try_send(&Transmit { segment_size: Some(100), ..datagram(to, &batch[..1200]) }).unwrap();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut space = [[0; 15_000]; 8];
+    let mut bufs = space.each_mut().map(|s| IoSliceMut::new(s));
+    let mut meta = [RecvMeta::default(); 8];
+    assert!(matches!(rx.poll_recv(&mut cx, &mut bufs, &mut meta), Poll::Ready(Ok(5))));
+    let seen: Vec<(usize, usize)> = meta.iter().map(|m| (m.len, m.stride)).take(5).collect();
+    // A shorter one ends a batch, a longer one begins another, and ten are the most.
+    assert_eq!(seen, [(2500, 1000), (1500, 500), (700, 600), (1000, 100), (100, 100)]);
+}

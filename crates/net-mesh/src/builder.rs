@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use net_mesh_proto::node::Config;
+use net_mesh_proto::peer::dialer::SMALL_MESH;
+use net_mesh_proto::relay::Limits as RelayLimits;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::channel::{ChannelConfig, WallClock};
+use crate::driver::Clock;
 use crate::error::StartError;
 use crate::identity::{Identity, random_32};
 use crate::mesh::{Mesh, Parts};
@@ -28,6 +31,8 @@ pub struct Builder {
     bootstrap: Vec<SocketAddr>,
     stun_servers: Vec<SocketAddr>,
     network: Arc<dyn Network>,
+    relay: Option<RelayLimits>,
+    full_mesh: usize,
     channels: ChannelConfig,
     seed: Option<[u8; 32]>,
     unix_ms: Option<u64>,
@@ -42,6 +47,8 @@ impl Builder {
             bootstrap: Vec::new(),
             stun_servers: Vec::new(),
             network: Arc::new(SystemNetwork),
+            relay: Some(RelayLimits::default()),
+            full_mesh: SMALL_MESH,
             channels: ChannelConfig::default(),
             seed: None,
             unix_ms: None,
@@ -77,6 +84,20 @@ impl Builder {
     /// The network to live on. Default: the machine's.
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.network = network;
+        self
+    }
+
+    /// What this node carries between other members at most; `None` if nothing. Default:
+    /// [`RelayLimits::default`]. What is carried cannot be read here: sessions are encrypted end to end.
+    pub fn relay(mut self, limits: Option<RelayLimits>) -> Self {
+        self.relay = limits;
+        self
+    }
+
+    /// Up to how many members, this one included, the node keeps a session with everyone. Default: 8. In a larger
+    /// mesh it keeps three to members that anyone can reach, and opens others when there is something to say.
+    pub fn full_mesh(mut self, members: usize) -> Self {
+        self.full_mesh = members;
         self
     }
 
@@ -116,7 +137,8 @@ impl Builder {
         }
         let (inbox, datagrams) = tokio::sync::mpsc::channel(INBOX);
         let drops = Arc::new(DropCounters::default());
-        let socket = self.bind(inbox, Arc::clone(&drops))?;
+        let clock = Clock::start();
+        let socket = self.bind(inbox, Arc::clone(&drops), clock)?;
         let seed = match self.seed {
             Some(seed) => seed,
             None => random_32().map_err(StartError::Random)?,
@@ -135,13 +157,14 @@ impl Builder {
             bootstrap: self.bootstrap,
             stun_servers: self.stun_servers,
             nat_traversal: cfg!(feature = "nat-traversal"),
-            relay: None,
-            full_mesh: net_mesh_proto::peer::dialer::SMALL_MESH,
+            relay: self.relay,
+            full_mesh: self.full_mesh,
         };
         Mesh::assemble(Parts {
             identity: self.identity,
             name,
             config,
+            clock,
             channels: self.channels,
             seed,
             quic_seed: self.seed,
@@ -156,6 +179,7 @@ impl Builder {
         &self,
         inbox: tokio::sync::mpsc::Sender<crate::socket::Datagram>,
         drops: Arc<DropCounters>,
+        clock: Clock,
     ) -> Result<Arc<MeshSocket>, StartError> {
         let any =
             [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
@@ -176,7 +200,8 @@ impl Builder {
             sockets.push(bound.map_err(|source| StartError::Listen { addr: *addr, source })?);
         }
         let ids = crate::session::connection_ids(&self.identity);
-        MeshSocket::new(sockets, inbox, drops, ids).map_err(StartError::Endpoint)
+        MeshSocket::new(sockets, inbox, drops, ids, clock, self.relay.unwrap_or_default())
+            .map_err(StartError::Endpoint)
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::mesh::Shared;
 use crate::net::Network;
-use crate::session::{Link, Sessions, close};
+use crate::session::{Link, Sessions};
 use crate::side::SideSocket;
 use crate::socket::Datagram;
 
@@ -38,13 +38,7 @@ const SHARE: usize = 64;
 /// Something that happened.
 pub(crate) enum Signal {
     /// A connection is up and its peer authenticated.
-    Connected {
-        link: Arc<Link>,
-        direction: Direction,
-        dial: Option<DialId>,
-        remote: SocketAddr,
-        rtt: Duration,
-    },
+    Connected { link: Arc<Link>, direction: Direction, dial: Option<DialId>, route: Route, rtt: Duration },
     /// An attempt to connect failed.
     DialFailed { dial: DialId, failure: DialFailure },
     /// A control message arrived.
@@ -153,8 +147,11 @@ impl Driver {
         }
     }
 
-    fn datagram(&self, (from, bytes): &Datagram) {
-        self.handle(Input::Datagram { socket: SocketId::MAIN, from: *from, bytes });
+    fn datagram(&self, datagram: &Datagram) {
+        self.handle(match datagram {
+            Datagram::Stun { from, bytes } => Input::Datagram { socket: SocketId::MAIN, from: *from, bytes },
+            Datagram::Frame { route, bytes } => Input::Frame { route: *route, bytes },
+        });
     }
 
     fn handle(&self, input: Input<'_>) {
@@ -164,13 +161,13 @@ impl Driver {
 
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Connected { link, direction, dial, remote, rtt } => {
+            Signal::Connected { link, direction, dial, route, rtt } => {
                 let (conn, peer) = (link.id, link.peer);
                 if let Some(dial) = dial {
                     self.dials.remove(&dial);
                 }
+                let key = link.session_key();
                 self.links.insert(conn, link);
-                let (route, key) = (Route::Direct(remote), [0; 32]);
                 self.handle(Input::Connected { conn, peer, direction, dial, route, rtt, key });
             }
             Signal::DialFailed { dial, failure } => {
@@ -220,15 +217,25 @@ impl Driver {
                     link.send_control(bytes);
                 }
             }
-            Output::Accept { .. } | Output::SetRoute { .. } | Output::Frame { .. } | Output::Label(_) => {}
+            Output::Accept { conn, route } => {
+                if let Some(link) = self.links.get(&conn) {
+                    self.shared.socket.accept(link.slot, route);
+                }
+            }
+            Output::SetRoute { conn, route } => {
+                if let Some(link) = self.links.get(&conn) {
+                    self.shared.socket.set_route(link.slot, route);
+                }
+            }
+            Output::Frame { route, bytes } => self.shared.socket.send_frame(route, &bytes),
+            Output::Label(change) => self.shared.socket.apply(change),
             Output::Dial { dial, peer, routes } => {
-                let addrs = routes.into_iter().filter_map(Route::direct).collect();
-                let task = tokio::spawn(Arc::clone(&self.sessions).dial(dial, peer, addrs));
+                let task = tokio::spawn(Arc::clone(&self.sessions).dial(dial, peer, routes));
                 self.dials.insert(dial, task.abort_handle());
             }
             Output::CloseConnection { conn } => {
                 if let Some(link) = self.links.get(&conn) {
-                    link.connection.close(close::DUPLICATE.into(), b"another connection is in use");
+                    link.close_unused();
                 }
             }
             Output::Event(event) => self.event(event),
@@ -239,7 +246,7 @@ impl Driver {
         match event {
             Event::SessionUp { peer, conn } => {
                 if let Some(link) = self.links.get(&conn) {
-                    tracing::info!(peer = %peer.short(), name = self.name(&peer), addr = %link.remote, "session up");
+                    tracing::info!(peer = %peer.short(), name = self.name(&peer), route = %link.route, "session up");
                     self.shared.session_up(Arc::clone(link));
                 }
             }
@@ -260,6 +267,12 @@ impl Driver {
                 class = %verdict.class(), mapping = %verdict.mapping, filtering = %verdict.filtering,
                 confidence = verdict.confidence, missing, "NAT classified"
             ),
+            Event::Path { peer, route, via } => {
+                let via: Vec<String> = via.iter().map(|id| self.name(id)).collect();
+                tracing::info!(peer = %peer.short(), name = self.name(&peer), %route, ?via, "path");
+                self.shared.changed();
+            }
+            Event::Rendezvous(_) => {}
             Event::DialFailed { peer, addrs, failure } => {
                 self.shared.dial_failed(peer);
                 // An address to start from is the operator's; a peer behind a NAT is everyday.
@@ -319,7 +332,7 @@ impl Driver {
     }
 
     fn tick(&mut self) {
-        self.shared.socket.slots().sweep();
+        self.shared.socket.sweep();
         self.shared.hub.sweep();
         for (conn, link) in &self.links {
             link.watch();

@@ -77,6 +77,7 @@ mod session;
 mod side;
 mod socket;
 mod ticket;
+mod why;
 
 pub use builder::Builder;
 pub use channel::{Event, MAX_EVENT, PublishError, Publisher, SubscribeError, Subscription};
@@ -87,7 +88,9 @@ pub use identity::{Identity, IdentityError, MeshSecret, NodeKey};
 pub use mesh::Mesh;
 pub use net_mesh_proto::id::{MeshId, NodeId};
 pub use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
-pub use peer::{Health, Nat, Path, PathKind, PeerInfo, Pong, Status};
+pub use net_mesh_proto::relay::Limits as RelayLimits;
+pub use peer::{Health, Nat, Path, PathKind, PeerInfo, Pong, Relayed, Status, Udp};
 pub use quinn::{RecvStream, SendStream};
 pub use session::SetupError;
 pub use ticket::{MAX_TICKET_ADDRS, Ticket, TicketError};
+pub use why::{AttemptInfo, Why};

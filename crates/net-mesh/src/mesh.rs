@@ -22,9 +22,10 @@ use crate::driver::{Clock, Driver, SIGNALS, Signal};
 use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
-use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Status};
+use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
+use crate::why::Why;
 
 /// Streams opened by peers that wait for [`Mesh::accept_stream`]. More are refused.
 const STREAM_BACKLOG: usize = 64;
@@ -41,11 +42,16 @@ const PING_WAIT: Duration = Duration::from_secs(5);
 /// How long shutting down waits for subscribers to take what was published.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
+/// What is said where nothing comes back over UDP.
+const SILENT: &str = "nothing has come back over UDP from anyone: a firewall drops UDP here, or nobody runs at the \
+    addresses to start from; allow outgoing UDP, or join through another member";
+
 /// What a node is assembled from.
 pub(crate) struct Parts {
     pub(crate) identity: Identity,
     pub(crate) name: String,
     pub(crate) config: Config,
+    pub(crate) clock: Clock,
     pub(crate) channels: ChannelConfig,
     pub(crate) seed: [u8; 32],
     pub(crate) quic_seed: Option<[u8; 32]>,
@@ -60,6 +66,7 @@ pub(crate) struct Shared {
     id: NodeId,
     name: String,
     mesh: MeshId,
+    relays: bool,
     clock: Clock,
     pub(crate) socket: Arc<MeshSocket>,
     pub(crate) drops: Arc<DropCounters>,
@@ -105,6 +112,11 @@ impl Shared {
         self.node().member(peer).map(|m| m.record.name.clone())
     }
 
+    /// The way to `peer` at present.
+    fn path(&self, peer: &NodeId) -> Path {
+        self.node().path(peer).map_or(Path::NONE, |(route, via)| Path::of(route, via))
+    }
+
     pub(crate) fn session_up(&self, link: Arc<Link>) {
         let (peer, connection) = (link.peer, link.connection.clone());
         lock(&self.links).insert(peer, link);
@@ -114,8 +126,10 @@ impl Shared {
     }
 
     pub(crate) fn session_down(&self, peer: &NodeId) {
-        lock(&self.links).remove(peer);
-        lock(&self.failed).insert(*peer, ());
+        let link = lock(&self.links).remove(peer);
+        if !link.is_some_and(|link| link.was_unused()) {
+            lock(&self.failed).insert(*peer, ());
+        }
         self.hub.session_down(*peer);
         self.changed();
     }
@@ -250,11 +264,12 @@ impl Mesh {
         let (datagrams_tx, datagrams) = mpsc::channel(DATAGRAM_BACKLOG);
         let members = Arc::new(Members::default());
         let hub = Hub::new(parts.channels, id, parts.config.boot, Arc::clone(&members) as _);
-        let clock = Clock::start();
+        let clock = parts.clock;
         let shared = Arc::new(Shared {
             id,
             name: parts.name,
             mesh: parts.identity.mesh_id(),
+            relays: parts.config.relay.is_some(),
             clock,
             socket: Arc::clone(&parts.socket),
             drops: Arc::clone(&parts.drops),
@@ -366,11 +381,15 @@ impl Mesh {
             let unknown = net_mesh_proto::nat::NatClass::Unknown;
             let info = peers.entry(*peer).or_insert_with(|| idle(*peer, peer.short(), unknown));
             let stats = link.connection.stats();
-            info.path = Path::direct(link.remote);
             info.rtt = Some(link.connection.rtt());
             info.health = if link.is_suspect() { Health::Suspect } else { Health::Healthy };
             (info.tx_bytes, info.rx_bytes) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
         }
+        let node = shared.node();
+        for (peer, info) in &mut peers {
+            info.path = node.path(peer).map_or(Path::NONE, |(route, via)| Path::of(route, via));
+        }
+        drop(node);
         peers.into_values().collect()
     }
 
@@ -383,7 +402,18 @@ impl Mesh {
         let reflexive = node.reflexive();
         let machine_drops = node.drops();
         let peers = node.members().count();
+        let udp = match node.udp(shared.now()) {
+            net_mesh_proto::node::Udp::Works => Udp::Works,
+            net_mesh_proto::node::Udp::Silent => Udp::Blocked,
+            net_mesh_proto::node::Udp::Unknown => Udp::Unknown,
+        };
+        let problem = (udp == Udp::Blocked).then(|| SILENT.to_owned());
+        let circuits = node.carried();
         drop(node);
+        let relay = shared.relays.then(|| {
+            let carried = shared.socket.carried();
+            Relayed { circuits, packets: carried.packets, bytes: carried.bytes, limited: carried.limited }
+        });
         let drops = DropReason::ALL
             .iter()
             .map(|r| (r.name(), machine_drops.of(*r) + shared.drops.of(*r)))
@@ -405,8 +435,20 @@ impl Mesh {
             },
             port_mapping: None,
             peers,
+            udp,
+            problem,
+            relay,
             drops,
         }
+    }
+
+    /// Why `peer` is reached the way it is.
+    ///
+    /// # Errors
+    /// If the peer is unknown.
+    pub fn why(&self, peer: NodeId) -> Result<Why, PeerError> {
+        let _ = peer;
+        Err(PeerError::Unknown(peer))
     }
 
     /// The name of a member.
@@ -446,7 +488,8 @@ impl Mesh {
     #[must_use]
     pub fn member_addrs(&self) -> Vec<SocketAddr> {
         let shared = self.shared();
-        let mut addrs: Vec<SocketAddr> = lock(&shared.links).values().map(|l| l.remote).collect();
+        let straight = |s: net_mesh_proto::peer::Session| s.route.direct();
+        let mut addrs: Vec<SocketAddr> = shared.node().sessions().filter_map(straight).collect();
         for member in shared.node().members() {
             addrs.extend(member.record.candidates.iter().filter(|a| scope(a.ip()) == Scope::Global));
         }
@@ -472,7 +515,7 @@ impl Mesh {
         };
         match timeout(PING_WAIT, exchange).await {
             Ok(Ok(answer)) if answer == b"ping" => {
-                Ok(Pong { rtt: sent.elapsed(), path: Path::direct(link.remote) })
+                Ok(Pong { rtt: sent.elapsed(), path: self.shared().path(&peer) })
             }
             Ok(Ok(_)) => Err(broken("it did not answer the ping".to_owned())),
             Ok(Err(error)) => Err(error),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
+use net_mesh_proto::route::Route;
 
 /// How packets to a peer travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,9 +35,10 @@ impl fmt::Display for PathKind {
 pub struct Path {
     /// Of which kind.
     pub kind: PathKind,
-    /// The UDP address that packets are sent to.
+    /// The peer's UDP address, where packets go there straight.
     pub addr: Option<SocketAddr>,
-    /// The members that relay, in order.
+    /// The members that relay, in order from here. Of a path that the peer set up over several of them, the
+    /// nearest is known.
     pub via: Vec<NodeId>,
 }
 
@@ -44,8 +46,12 @@ impl Path {
     /// No path.
     pub(crate) const NONE: Self = Self { kind: PathKind::None, addr: None, via: Vec::new() };
 
-    pub(crate) const fn direct(addr: SocketAddr) -> Self {
-        Self { kind: PathKind::Direct, addr: Some(addr), via: Vec::new() }
+    /// The way that a session travels, by its route and the members that relay on it.
+    pub(crate) fn of(route: Route, via: Vec<NodeId>) -> Self {
+        match route {
+            Route::Direct(addr) => Self { kind: PathKind::Direct, addr: Some(addr), via },
+            Route::Relayed(_) => Self { kind: PathKind::Relayed, addr: None, via },
+        }
     }
 }
 
@@ -112,6 +118,42 @@ pub struct Nat {
     pub missing: Option<String>,
 }
 
+/// Whether UDP works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Udp {
+    /// Something came back.
+    Works,
+    /// Nothing has come back for several seconds, from anyone.
+    Blocked,
+    /// Nobody was asked yet, or the answers may still come.
+    Unknown,
+}
+
+impl fmt::Display for Udp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Works => "works",
+            Self::Blocked => "blocked",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// What a node has carried for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Relayed {
+    /// Circuits through it at present.
+    pub circuits: usize,
+    /// Datagrams forwarded since the start.
+    pub packets: u64,
+    /// Their bytes, without the headers of relaying.
+    pub bytes: u64,
+    /// Datagrams that were not forwarded because they were above the limits.
+    pub limited: u64,
+}
+
 /// What this node knows of itself.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -130,6 +172,12 @@ pub struct Status {
     pub port_mapping: Option<SocketAddr>,
     /// How many other members are known.
     pub peers: usize,
+    /// Whether UDP works.
+    pub udp: Udp,
+    /// What is wrong with the network and what to do, where something is.
+    pub problem: Option<String>,
+    /// What it carries for others; `None` where it does not.
+    pub relay: Option<Relayed>,
     /// What was discarded since the start: reason and count, without the zeros.
     pub drops: Vec<(&'static str, u64)>,
 }

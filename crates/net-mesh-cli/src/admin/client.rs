@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::{FRAMES, LINES, socket};
 use crate::home::Home;
-use crate::json::{ErrorJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson};
+use crate::json::{ErrorJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson, WhyJson};
 
 /// The largest answer that is read whole, in bytes. A peer takes about 400.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -51,6 +51,12 @@ impl<'a> Client<'a> {
     /// `GET /v1/peers`.
     pub(crate) async fn peers(&self) -> anyhow::Result<Vec<PeerJson>> {
         whole(self.send(Method::GET, "/v1/peers", None, empty()).await?).await
+    }
+
+    /// `GET /v1/why/{peer}`.
+    pub(crate) async fn why(&self, peer: &str) -> anyhow::Result<WhyJson> {
+        let path = format!("/v1/why/{}", utf8_percent_encode(peer, NON_ALPHANUMERIC));
+        whole(self.send(Method::GET, &path, None, empty()).await?).await
     }
 
     /// `POST /v1/ping`.

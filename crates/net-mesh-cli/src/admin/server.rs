@@ -24,7 +24,9 @@ use serde::Deserialize;
 use super::batches::Batches;
 use super::lines::{Lines, TooLong};
 use super::{FRAMES, JSON_LINES, LINES, frames, socket};
-use crate::json::{ErrorJson, EventJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson};
+use crate::json::{
+    ErrorJson, EventJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson, WhyJson,
+};
 use crate::text::millis;
 
 /// The largest request that is not an event, in bytes. A peer's name or id is far shorter.
@@ -75,6 +77,7 @@ fn router(mesh: Mesh) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
+        .route("/v1/why/{peer}", get(why))
         .route("/v1/ping", post(ping))
         .route("/v1/channels/{channel}", get(subscribe).post(publish))
         .fallback(async || Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path"))
@@ -90,7 +93,16 @@ async fn status(State(mesh): State<Mesh>) -> Json<StatusJson> {
 }
 
 async fn peers(State(mesh): State<Mesh>) -> Json<Vec<PeerJson>> {
-    Json(mesh.peers().into_iter().map(PeerJson::from).collect())
+    Json(mesh.peers().into_iter().map(|peer| PeerJson::of(&mesh, peer)).collect())
+}
+
+async fn why(
+    State(mesh): State<Mesh>,
+    peer: Result<Path<String>, PathRejection>,
+) -> Result<Json<WhyJson>, Failure> {
+    let peer = mesh.resolve(&peer?.0)?;
+    let why = mesh.why(peer)?;
+    Ok(Json(WhyJson::of(&mesh, why)))
 }
 
 async fn ping(
@@ -104,7 +116,7 @@ async fn ping(
     Ok(Json(PingJson {
         node_id: peer.to_string(),
         name: mesh.member_name(&peer).unwrap_or_else(|| peer.short()),
-        path: crate::json::PathJson::of(&pong.path),
+        path: crate::json::PathJson::of(&mesh, &pong.path),
         rtt_ms: millis(pong.rtt),
     }))
 }

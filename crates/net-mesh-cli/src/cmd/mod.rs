@@ -11,6 +11,7 @@ mod publish;
 mod status;
 mod subscribe;
 mod up;
+mod why;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ enum Command {
     Status(status::StatusCommand),
     Peers(peers::Peers),
     Ping(ping::Ping),
+    Why(why::WhyCommand),
     Publish(publish::Publish),
     Subscribe(subscribe::Subscribe),
     Lab(lab::Lab),
@@ -60,6 +62,7 @@ impl Cli {
             Command::Status(status) => status.run(&home()?),
             Command::Peers(peers) => peers.run(&home()?),
             Command::Ping(ping) => ping.run(&home()?),
+            Command::Why(why) => why.run(&home()?),
             Command::Publish(publish) => publish.run(&home()?),
             Command::Subscribe(subscribe) => subscribe.run(&home()?),
             Command::Lab(lab) => lab.run(),

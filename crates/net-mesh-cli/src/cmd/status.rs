@@ -43,6 +43,21 @@ fn human(status: &StatusJson) -> String {
     if let Some(missing) = &status.nat.missing {
         lines.push(("  missing", text::printable(missing)));
     }
+    lines.push(("UDP", status.problem.as_deref().map_or_else(|| status.udp.clone(), text::printable)));
+    lines.push((
+        "relays",
+        status.relay.as_ref().map_or_else(
+            || "no".into(),
+            |relay| {
+                format!(
+                    "{} circuits, {} datagrams, {}",
+                    relay.circuits,
+                    relay.packets,
+                    text::bytes(relay.bytes)
+                )
+            },
+        ),
+    ));
     lines.push(("other members", status.peers.to_string()));
     if !status.drops.is_empty() {
         let drops: Vec<String> = status
@@ -70,6 +85,7 @@ fn list(items: &[impl Display]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::RelayJson;
 
     #[test]
     fn an_unknown_nat_says_what_is_missing() {
@@ -91,6 +107,9 @@ mod tests {
             },
             port_mapping: None,
             peers: 1,
+            udp: "works".into(),
+            problem: None,
+            relay: Some(RelayJson { circuits: 2, packets: 7, bytes: 900, limited: 0 }),
             drops: [("empty".to_owned(), 2)].into(),
         };
         let want = "\
@@ -105,6 +124,8 @@ NAT                unknown, confidence 0.50, found 61 s ago
   filtering        unknown
   ports            preserving
   missing          a second helper
+UDP                works
+relays             2 circuits, 7 datagrams, 900 B
 other members      1
 dropped            empty 2
 ";

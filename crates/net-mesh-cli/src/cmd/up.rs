@@ -37,6 +37,12 @@ pub(super) struct Up {
     /// A STUN server to ask for this node's address, besides the members
     #[arg(long, value_name = "HOST:PORT", value_parser = text::parse_host_port)]
     stun: Vec<String>,
+    /// Carry nothing between other members
+    #[arg(long)]
+    no_relay: bool,
+    /// How much to carry between other members at most, in bytes a second
+    #[arg(long, value_name = "BYTES", default_value_t = net_mesh::RelayLimits::default().bytes_per_second, conflicts_with = "no_relay")]
+    relay_rate: u64,
     /// What to log to stderr, as `tracing` filter directives
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info", value_parser = parse_filter)]
     log: String,
@@ -91,6 +97,8 @@ impl Up {
         home: &Home,
     ) -> anyhow::Result<Mesh> {
         let mut builder = Mesh::builder(identity).name(&config.name);
+        let limits = net_mesh::RelayLimits { bytes_per_second: self.relay_rate, ..Default::default() };
+        builder = builder.relay((!self.no_relay).then_some(limits));
         for addr in &self.listen {
             builder = builder.listen(*addr);
         }

@@ -190,6 +190,17 @@ impl Membership {
         self.own.set_verdict(now, verdict);
     }
 
+    /// Whether this node carries traffic between others.
+    pub fn set_relays(&mut self, now: Time, relays: bool) {
+        self.own.set_relays(now, relays);
+    }
+
+    /// Where this node may be reached and what its NAT does, as its next record will say.
+    #[must_use]
+    pub const fn own_draft(&self) -> &Record {
+        self.own.draft()
+    }
+
     /// The channels this node subscribes to.
     pub fn set_subscriptions(&mut self, now: Time, channels: Vec<ChannelId>) {
         self.own.set_subscriptions(now, channels);

@@ -101,6 +101,15 @@ impl Own {
         self.touch(now);
     }
 
+    pub(super) fn set_relays(&mut self, now: Time, relays: bool) {
+        self.draft.flags.relays = relays;
+        self.touch(now);
+    }
+
+    pub(super) const fn draft(&self) -> &Record {
+        &self.draft
+    }
+
     pub(super) fn set_subscriptions(&mut self, now: Time, mut channels: Vec<ChannelId>) {
         channels.sort_unstable();
         channels.dedup();

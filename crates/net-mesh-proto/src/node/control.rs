@@ -9,6 +9,8 @@ use crate::classify::wire::{Kind, Message as Classify};
 use crate::membership;
 use crate::membership::wire::{Digest, Records, Want};
 use crate::peer::wire::{Adopt, Hello};
+use crate::relay;
+use crate::relay::wire::Kind as RelayKind;
 use crate::wire::{Malformed, Reader, Writer};
 
 /// A greeting: the first message on every connection.
@@ -31,6 +33,16 @@ pub const PROBE_READY: u16 = 0x0203;
 pub const PROBE_OFFER: u16 = 0x0204;
 /// That the sender cannot help.
 pub const PROBE_REFUSED: u16 = 0x0205;
+/// A request for a circuit.
+pub const RELAY_OPEN: u16 = 0x0301;
+/// That a circuit reaches its target.
+pub const RELAY_OPENED: u16 = 0x0302;
+/// That a circuit cannot be.
+pub const RELAY_REFUSED: u16 = 0x0303;
+/// That a circuit is still needed.
+pub const RELAY_RENEW: u16 = 0x0304;
+/// The end of a circuit.
+pub const RELAY_CLOSE: u16 = 0x0305;
 
 /// A control message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +55,8 @@ pub enum Control {
     Membership(membership::Message),
     /// Kinds [`PROBE_SETUP`] to [`PROBE_REFUSED`].
     Classify(Classify),
+    /// Kinds [`RELAY_OPEN`] to [`RELAY_CLOSE`].
+    Relay(relay::Message),
 }
 
 /// Why a control message was not taken.
@@ -74,6 +88,9 @@ impl Control {
             Self::Classify(message) => {
                 out.u16(code(message.kind())).bytes(&message.encode());
             }
+            Self::Relay(message) => {
+                out.u16(relay_code(message.kind())).bytes(&message.encode());
+            }
         }
         out.finish()
     }
@@ -97,6 +114,11 @@ impl Control {
             PROBE_READY => Self::Classify(Classify::decode(Kind::Ready, body)?),
             PROBE_OFFER => Self::Classify(Classify::decode(Kind::Offer, body)?),
             PROBE_REFUSED => Self::Classify(Classify::decode(Kind::Refused, body)?),
+            RELAY_OPEN => Self::Relay(relay::Message::decode(RelayKind::Open, body)?),
+            RELAY_OPENED => Self::Relay(relay::Message::decode(RelayKind::Opened, body)?),
+            RELAY_REFUSED => Self::Relay(relay::Message::decode(RelayKind::Refused, body)?),
+            RELAY_RENEW => Self::Relay(relay::Message::decode(RelayKind::Renew, body)?),
+            RELAY_CLOSE => Self::Relay(relay::Message::decode(RelayKind::Close, body)?),
             unknown => return Err(ControlError::UnknownKind(unknown)),
         })
     }
@@ -112,6 +134,16 @@ const fn code(kind: Kind) -> u16 {
     }
 }
 
+const fn relay_code(kind: RelayKind) -> u16 {
+    match kind {
+        RelayKind::Open => RELAY_OPEN,
+        RelayKind::Opened => RELAY_OPENED,
+        RelayKind::Refused => RELAY_REFUSED,
+        RelayKind::Renew => RELAY_RENEW,
+        RelayKind::Close => RELAY_CLOSE,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::vec;
@@ -120,12 +152,15 @@ mod tests {
     use crate::classify::wire::{ProbeGrant, ProbeOffer, ProbeReady, ProbeRefused, ProbeSetup, Refusal};
     use crate::id::NodeId;
     use crate::reflex::stun::ProbeToken;
+    use crate::relay::Message as Relay;
 
     fn one_of_each() -> Vec<(u16, Control)> {
         let mapped = "198.51.100.7:40000".parse().unwrap();
         let (token, txid) = (ProbeToken(5), 9);
         let (from, to) = (NodeId([0; 32]), NodeId([0xff; 32]));
         let membership = Control::Membership;
+        let circuit = 11;
+        let open = relay::wire::Open { circuit, origin: from, path: vec![to], forward: 12, back: 13 };
         vec![
             (0x0001, Control::Hello(Hello { version: 1, boot: 2, has_session: false })),
             (0x0002, Control::Adopt(Adopt { count: 3 })),
@@ -140,6 +175,11 @@ mod tests {
                 Control::Classify(Classify::Offer(ProbeOffer { txid, token, other_addr: None, third: None })),
             ),
             (0x0205, Control::Classify(Classify::Refused(ProbeRefused { txid, reason: Refusal::Busy }))),
+            (0x0301, Control::Relay(Relay::Open(open))),
+            (0x0302, Control::Relay(Relay::Opened { circuit })),
+            (0x0303, Control::Relay(Relay::Refused { circuit, at: from, why: relay::Refusal::NoLink })),
+            (0x0304, Control::Relay(Relay::Renew { circuit })),
+            (0x0305, Control::Relay(Relay::Close { circuit, by_opener: true })),
         ]
     }
 

@@ -40,12 +40,13 @@ impl Node {
         match control {
             Control::Hello(hello) => self.arbiter.handle_hello(now, conn, hello, &mut self.heard.arbiter),
             Control::Adopt(adopt) => self.arbiter.handle_adopt(now, conn, adopt, &mut self.heard.arbiter),
-            Control::Membership(_) | Control::Classify(_) if !in_session => {
+            Control::Membership(_) | Control::Classify(_) | Control::Relay(_) if !in_session => {
                 self.drops_now(DropReason::StaleConnection);
             }
             Control::Membership(message) => {
                 self.membership.handle(now, peer, message, &mut self.heard.membership);
             }
+            Control::Relay(message) => self.reach_relay(now, peer, message),
             Control::Classify(message) => match &mut self.traversal {
                 Some(traversal) => traversal.handle_control(now, peer, message),
                 None => self.drops_now(DropReason::UnknownControl),

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::{ConnId, DialId, Direction, GATHER_RTTS, Node};
 use crate::id::NodeId;
+use crate::route::Route;
 use crate::time::Time;
 
 impl Node {
@@ -20,6 +21,7 @@ impl Node {
         self.local.set_network(ips, main, other);
         self.membership.set_candidates(now, self.local.candidates());
         self.dialer.network_changed(now);
+        self.for_rendezvous(|rendezvous| rendezvous.network_changed(now));
         if let Some(traversal) = &mut self.traversal {
             traversal.network_changed(now, &self.local);
         }
@@ -44,21 +46,32 @@ impl Node {
         let Some(peer) = self.arbiter.peer_of(conn) else { return };
         let was_session = self.arbiter.session(&peer).is_some();
         self.arbiter.closed(now, conn, &mut self.heard.arbiter);
+        self.forget_key(conn);
         if !was_session && !self.arbiter.is_connected(&peer) {
             self.dialer.connection_lost(now, peer);
         }
     }
 
-    pub(super) fn handle_rtt(&mut self, now: Time, conn: ConnId, rtt: Duration) {
+    pub(super) fn handle_link(&mut self, now: Time, conn: ConnId, rtt: Duration, active: bool) {
         self.arbiter.set_rtt(conn, rtt);
+        if let Some(peer) = self.arbiter.peer_of(conn).filter(|_| active) {
+            self.dialer.used(now, peer);
+        }
         self.links_at.get_or_insert(now + GATHER_RTTS);
+    }
+
+    pub(super) fn handle_frame(&mut self, now: Time, route: Route, bytes: &[u8]) {
+        self.silence.heard();
+        self.reach_frame(now, route, bytes);
     }
 
     /// The record names the sessions there are, and classification knows how near they are.
     pub(super) fn update_links(&mut self, now: Time) {
         let milliseconds = |rtt: Duration| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX);
-        let links = self.arbiter.sessions().map(|s| (s.peer, milliseconds(s.rtt))).collect();
+        let straight = self.arbiter.sessions().filter(|s| s.route.direct().is_some());
+        let links = straight.map(|s| (s.peer, milliseconds(s.rtt))).collect();
         self.membership.set_links(now, links);
+        self.reach.changed();
         self.links_at = None;
         self.update_helpers(now);
     }

@@ -5,11 +5,11 @@
 //! makes a dial, and dials and messages leave the node.
 
 use super::control::Control;
+use super::reach::Helpers;
 use super::{ConnId, Event, Node, Output, REPORT_DROPS};
 use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::peer::dialer::View;
-use crate::route::Route;
 use crate::time::Time;
 use crate::{membership, peer};
 
@@ -22,7 +22,7 @@ impl Node {
                 self.hear_membership(now, event);
             } else if let Some(event) = self.heard.dialer.pop_event() {
                 self.hear_dialer(now, event);
-            } else if !self.hear_traversal(now) && !self.look_whom_to_dial(now) {
+            } else if !self.hear_reach(now) && !self.hear_traversal(now) && !self.look_whom_to_dial(now) {
                 break;
             }
         }
@@ -47,7 +47,11 @@ impl Node {
         self.tell(Event::SessionUp { peer, conn });
         self.membership.session_up(now, peer, self.id < peer, &mut self.heard.membership);
         self.dialer.session_up(now, peer);
-        let remote = self.arbiter.session(&peer).and_then(|session| session.route.direct());
+        let session = self.arbiter.session(&peer);
+        if let Some(session) = &session {
+            self.reach_session_up(now, session);
+        }
+        let remote = session.and_then(|session| session.route.direct());
         self.for_traversal(|traversal| {
             if let Some(remote) = remote {
                 traversal.session_up(now, peer, remote);
@@ -61,6 +65,7 @@ impl Node {
         self.membership.session_down(&peer);
         self.dialer.session_down(now, peer);
         self.for_traversal(|traversal| traversal.session_down(now, peer));
+        self.reach_session_down(now, peer);
         self.update_links(now);
     }
 
@@ -70,6 +75,10 @@ impl Node {
             membership::Event::Changed { peer, reachability } => {
                 self.tell(Event::MemberChanged { peer });
                 self.dialer.member_changed(now, peer, reachability);
+                self.reach.changed();
+                if reachability {
+                    self.for_rendezvous(|rendezvous| rendezvous.member_changed(now, peer));
+                }
                 if reachability && self.arbiter.session(&peer).is_some() {
                     self.update_helpers(now);
                 }
@@ -77,19 +86,16 @@ impl Node {
             membership::Event::Gone { peer } => {
                 self.tell(Event::MemberGone { peer });
                 self.dialer.member_gone(now, peer);
+                self.reach.changed();
+                self.for_rendezvous(|rendezvous| rendezvous.forget(&peer));
             }
         }
     }
 
     fn hear_dialer(&mut self, now: Time, event: peer::dialer::Event) {
         match event {
-            peer::dialer::Event::Dial { dial, peer, ways } => {
-                let routes =
-                    ways.into_iter().filter_map(crate::peer::ways::Way::addr).map(Route::Direct).collect();
-                self.silence.asked(now);
-                self.outputs.push_back(Output::Dial { dial, peer, routes });
-            }
-            peer::dialer::Event::Seek(_) => {}
+            peer::dialer::Event::Dial { dial, peer, ways } => self.dial(now, dial, peer, ways),
+            peer::dialer::Event::Seek(peer) => self.seek(now, peer),
             peer::dialer::Event::Close(conn) => self.outputs.push_back(Output::CloseConnection { conn }),
             peer::dialer::Event::Failed { peer, addrs, failure } => {
                 self.tell(Event::DialFailed { peer, addrs, failure });
@@ -103,11 +109,14 @@ impl Node {
         if due && self.membership.left() {
             self.dialer.stop();
         } else if due {
+            self.refresh_routes(now);
+            let own = self.membership.own_draft().verdict.class();
+            let help = Helpers { reach: &self.reach, now, own };
             let view = View {
                 local: &self.local,
                 members: self.membership.members(),
                 arbiter: &self.arbiter,
-                help: &crate::peer::ways::Alone,
+                help: &help,
                 me: self.id,
             };
             self.dialer.handle_timeout(now, view, &mut self.heard.dialer);
@@ -138,6 +147,7 @@ impl Node {
         if let Some(traversal) = &mut self.traversal {
             self.unreported.add(&traversal.take_drops());
         }
+        self.unreported.add(&self.reach.take_drops());
         if self.unreported.iter().next().is_none() {
             return;
         }

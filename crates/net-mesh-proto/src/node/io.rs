@@ -1,5 +1,6 @@
 //! What goes into a node and what comes out of it.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -10,6 +11,7 @@ use crate::id::{ChannelId, MeshId, NodeId};
 use crate::nat::Verdict;
 use crate::outbox::{SocketId, Transmit};
 use crate::relay;
+use crate::rendezvous;
 use crate::route::Route;
 
 /// A connection, as the driver numbers them. Never reused while a node runs.
@@ -271,6 +273,18 @@ pub enum Event {
         /// What was missing, where an axis stayed unknown; a short phrase.
         missing: Option<&'static str>,
     },
+    /// The session with `peer` travels this way now.
+    Path {
+        /// With whom.
+        peer: NodeId,
+        /// Which way.
+        route: Route,
+        /// The members that relay, in order from here, as far as they are known: who ends a circuit knows its
+        /// last hop only.
+        via: Vec<NodeId>,
+    },
+    /// An attempt at a direct way is over.
+    Rendezvous(Box<rendezvous::Attempt>),
     /// No connection could be opened to `peer`.
     DialFailed {
         /// To whom; `None` for an address to start from.

@@ -55,6 +55,7 @@
 //! | `drain` | who hears about what a machine did? |
 //! | `traversal` | reflexive addresses and the NAT, as the node wires them |
 //! | `silence` | does UDP work here at all? |
+//! | `reach` | ways to peers beyond their addresses, as the node wires them |
 //! | `query` | what may the outside look at? |
 //! | [`control`] | the table of control messages |
 
@@ -65,6 +66,7 @@ mod dispatch;
 mod drain;
 mod io;
 mod query;
+mod reach;
 mod silence;
 mod traversal;
 
@@ -75,13 +77,14 @@ pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Inp
 pub use query::{MemberView, Sizes};
 pub use silence::Udp;
 
-use crate::drops::{DropCounts, DropReason};
+use crate::drops::DropCounts;
 use crate::id::NodeId;
 use crate::membership::{self, Identity, Membership};
 use crate::outbox::Outbox;
 use crate::peer::{Arbiter, Dialer, Local, arbiter, dialer};
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
+use reach::Reach;
 use silence::Silence;
 use traversal::Traversal;
 
@@ -100,6 +103,7 @@ pub struct Node {
     arbiter: Arbiter,
     dialer: Dialer,
     traversal: Option<Traversal>,
+    reach: Reach,
     heard: Heard,
     silence: Silence,
     /// When to look at round-trip times again.
@@ -132,7 +136,8 @@ impl Node {
             boot: config.boot,
             unix_ms: config.unix_ms,
         };
-        let membership = Membership::new(now, &rng.fork("membership"), &identity);
+        let mut membership = Membership::new(now, &rng.fork("membership"), &identity);
+        membership.set_relays(now, config.relay.is_some());
         let id = membership.id();
         Self {
             id,
@@ -141,6 +146,7 @@ impl Node {
             arbiter: Arbiter::new(id, config.boot),
             dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap, config.full_mesh),
             traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
+            reach: Reach::new(id, &rng, config.relay, config.nat_traversal),
             heard: Heard::default(),
             silence: Silence::default(),
             links_at: None,
@@ -166,17 +172,22 @@ impl Node {
             Input::SocketFailed { socket } => {
                 self.for_traversal(|traversal| traversal.socket_failed(now, socket));
             }
-            Input::Connected { conn, peer, direction, dial, route, rtt, key: _ } => {
+            Input::Connected { conn, peer, direction, dial, route, rtt, key } => {
+                self.remember_key(conn, key);
+                if let Some(dial) = dial {
+                    self.dial_over(dial);
+                }
                 self.dialer_connected(now, peer, direction, dial, route.direct().is_some());
                 self.arbiter.connected(now, conn, peer, direction, route, rtt, &mut self.heard.arbiter);
             }
             Input::DialFailed { dial, failure } => {
+                self.dial_over(dial);
                 self.dialer.dial_failed(now, dial, failure, &mut self.heard.dialer);
             }
             Input::Control { conn, bytes } => self.handle_control(now, conn, bytes),
             Input::Closed { conn } => self.handle_closed(now, conn),
-            Input::Link { conn, rtt, active: _ } => self.handle_rtt(now, conn, rtt),
-            Input::Frame { .. } => self.drops_now(DropReason::UnknownFrame),
+            Input::Link { conn, rtt, active } => self.handle_link(now, conn, rtt, active),
+            Input::Frame { route, bytes } => self.handle_frame(now, route, bytes),
             Input::Command(command) => self.handle_command(now, command),
         }
         self.drain(now);
@@ -187,6 +198,7 @@ impl Node {
         self.arbiter.handle_timeout(now, &mut self.heard.arbiter);
         self.membership.handle_timeout(now, &mut self.heard.membership);
         self.for_traversal(|traversal| traversal.handle_timeout(now));
+        self.reach_timeout(now);
         if self.links_at.is_some_and(|at| at <= now) {
             self.update_links(now);
         }
@@ -209,6 +221,7 @@ impl Node {
             self.dialer.poll_timeout(),
             self.traversal.as_ref().and_then(Traversal::poll_timeout),
             self.silence.poll_timeout(),
+            self.reach.poll_timeout(),
         ];
         machines.into_iter().chain(own).fold(None, Deadline::earliest)
     }

@@ -11,6 +11,7 @@ use crate::id::NodeId;
 use crate::membership::{Member, Record};
 use crate::nat::Verdict;
 use crate::peer::{Local, Session};
+use crate::route::Route;
 use crate::time::Time;
 
 /// Another member, as this node knows it.
@@ -40,6 +41,10 @@ pub struct Sizes {
     pub connections: usize,
     /// Attempts to connect, at most [`MAX_DIALS`](crate::peer::dialer::MAX_DIALS).
     pub dials: usize,
+    /// Ways of sessions, at most [`MAX_WAYS`](crate::path::MAX_WAYS) for each.
+    pub ways: usize,
+    /// Circuits of others through this node, at most as many as its limits say.
+    pub carried: usize,
     /// Tokens given to others who classify themselves, at most 64.
     pub tokens: usize,
 }
@@ -72,6 +77,20 @@ impl Node {
     /// The sessions, by the peer's id.
     pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
         self.arbiter.sessions()
+    }
+
+    /// The way the session with `peer` travels, and the members that relay on it, in order from here. Who ends a
+    /// circuit knows its last hop only. `None` without a session, or while it has no way.
+    #[must_use]
+    pub fn path(&self, peer: &NodeId) -> Option<(Route, Vec<NodeId>)> {
+        let route = self.reach.paths.current(peer)?;
+        Some((route, self.via(route)))
+    }
+
+    /// How many circuits of others go through this node.
+    #[must_use]
+    pub fn carried(&self) -> usize {
+        self.reach.relay.carried()
     }
 
     /// What is known of the NAT in front of this node, for how long, and what was missing where an axis
@@ -119,6 +138,8 @@ impl Node {
             buried: self.membership.buried(),
             connections: self.arbiter.connections(),
             dials: self.dialer.attempts(),
+            ways: self.reach.paths.ways(),
+            carried: self.reach.relay.carried(),
             tokens: self.traversal.as_ref().map_or(0, Traversal::tokens),
         }
     }

@@ -180,7 +180,7 @@ impl Paths {
                 key,
                 current: Some(route),
                 offered: None,
-                theirs: None,
+                theirs: Some(route),
                 ways: Vec::from([first]),
             },
         );

@@ -141,3 +141,35 @@ fn one_seed_takes_one_course() {
     assert_eq!(course(1), course(1));
     assert_ne!(course(1), course(2));
 }
+
+#[test]
+fn a_cut_separates_one_pair_in_one_direction() {
+    let mut net = Internet::new(1);
+    let [a, b, c] = hosts(&mut net);
+    net.set_cut(a, b, true);
+    assert_eq!(delay(&mut net, ms(0), a, b), None);
+    assert_eq!(net.trace().counts().lost(Lost::Cut), 1);
+    for (from, to) in [(b, a), (a, c), (c, b)] {
+        assert!(delay(&mut net, ms(100), from, to).is_some());
+    }
+    net.set_cut(a, b, false);
+    assert!(delay(&mut net, ms(200), a, b).is_some());
+}
+
+#[test]
+fn a_useless_address_leads_to_its_own_host_from_there_and_nowhere_from_elsewhere() {
+    let mut net = Internet::new(1);
+    let [a, b] = hosts(&mut net);
+    let bridge: IpAddr = "172.17.0.1".parse().unwrap();
+    [a, b].into_iter().for_each(|host| net.add_useless(host, bridge));
+    let before = delay(&mut net, ms(0), a, b);
+    assert!(before.is_some(), "packets still bear the address that leads somewhere");
+    net.send(ms(100), a, ANY, SocketAddr::new(bridge, 5000), vec![1]);
+    let arrived = net.poll_delivery(ms(200)).unwrap();
+    assert_eq!((arrived.host, arrived.at), (a, ms(100) + LAN_DELAY));
+
+    let [c] = hosts(&mut net);
+    net.send(ms(300), c, ANY, SocketAddr::new(bridge, 5000), vec![1]);
+    assert_eq!(net.poll_delivery(ms(400)), None);
+    assert_eq!(net.trace().counts().lost(Lost::NoRoute), 1);
+}

@@ -1,67 +1,56 @@
-//! One simulated node: what drives its [`Node`] and plays QUIC for it.
+//! One simulated node: what drives its [`Node`] and plays QUIC and the mesh's socket for it.
 //!
-//! A dial is honest: handshake datagrams go from the main socket to every address, again at
-//! [`ATTEMPTS`], for [`DIAL_LIMIT`] at most. Whoever is meant answers along the way they came; the first
-//! answer from an address that was asked settles it for the opener, the opener's first data for the other
-//! side. So a connection exists only where packets pass both ways through all NATs.
+//! Connections come about in `handshake.rs`. A packet of a connection is taken from the routes that were accepted
+//! for it and dropped otherwise. Relayed datagrams are looked up in `labels.rs` and sent on, or taken off their
+//! labels and treated as if they had come straight, but for the route.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use net_mesh_proto::drops::{DropCounts, DropReason};
 use net_mesh_proto::id::NodeId;
-use net_mesh_proto::node::{Config, ConnId, DialFailure, DialId, Direction, Event, Input, Node, Output};
+use net_mesh_proto::node::{Config, ConnId, DialId, Event, Input, Node, Output};
 use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::relay::Step;
 use net_mesh_proto::rng::Rng;
 use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 use net_mesh_proto::wire::DatagramKind;
+use net_mesh_proto::wire::frame::{self, RELAY, RELAY_HEADER};
 
-use super::conn::{Conn, Heard};
+use super::conn::{Conn, Heard, Owner};
+use super::handshake::{Dial, Half};
+use super::labels::{self, Labels};
 use super::packet::{Body, Packet};
 use crate::host::HostId;
 use crate::internet::{Delivery, Internet};
 
-/// When handshake datagrams are sent, in milliseconds from the start: pauses double, as QUIC's do.
-const ATTEMPTS: [u64; 5] = [0, 300, 900, 2100, 4500];
-
-/// When a dial is given up: the next pause of the series would be over at 9.3 s.
-const DIAL_LIMIT: Duration = Duration::from_secs(8);
-
-/// Connections asked for by others and not settled, at most. More are not answered.
-const MAX_HALF: usize = 1024;
-
-/// How long one of those is kept: longer than a dial lasts.
-const HALF_LIMIT: Duration = Duration::from_secs(10);
-
 /// Events kept for queries; the oldest go first.
 const MAX_EVENTS: usize = 4096;
+
+/// Between two words to the node that the application uses a connection.
+const TELL: Duration = Duration::from_secs(1);
 
 /// Timeouts a node may handle at one instant. Several machines may be due at once; a hundred are a loop.
 const BUSY: u32 = 100;
 
-#[derive(Debug)]
-struct Dial {
-    peer: Option<NodeId>,
-    addrs: Vec<SocketAddr>,
-    key: u64,
-    started: Time,
-    round: usize,
-    sent: Time,
-    refused: bool,
-}
-
-#[derive(Debug)]
-struct Half {
-    from: NodeId,
-    at: Time,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+pub(super) enum Timer {
     Dial(DialId),
     Conn(ConnId),
+}
+
+/// What the world wants to know of a node at once.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It has a session, or another connection for one.
+    Up(NodeId),
+    /// It has none any more.
+    Down(NodeId),
+    /// A message of the application's has come.
+    Payload(NodeId, Vec<u8>),
 }
 
 /// A node and its sockets, dials and connections.
@@ -72,15 +61,19 @@ pub(crate) struct Machine {
     pub(crate) events: VecDeque<(Time, Event)>,
     sockets: BTreeMap<SocketId, [Option<SocketAddr>; 2]>,
     by_port: BTreeMap<(bool, u16), SocketId>,
-    dials: BTreeMap<DialId, Dial>,
-    half: BTreeMap<u64, Half>,
-    conns: BTreeMap<ConnId, Conn>,
+    pub(super) dials: BTreeMap<DialId, Dial>,
+    pub(super) half: BTreeMap<u64, Half>,
+    pub(super) conns: BTreeMap<ConnId, Conn>,
     /// By key and whether this side opened it.
-    by_key: BTreeMap<(u64, bool), ConnId>,
-    next_conn: u64,
-    rng: Rng,
-    timers: BinaryHeap<Reverse<(Time, Timer)>>,
-    inputs: VecDeque<Input<'static>>,
+    pub(super) by_key: BTreeMap<(u64, bool), ConnId>,
+    pub(super) next_conn: u64,
+    pub(super) rng: Rng,
+    pub(super) timers: BinaryHeap<Reverse<(Time, Timer)>>,
+    pub(super) inputs: VecDeque<Input<'static>>,
+    labels: Labels,
+    /// What the node itself never saw.
+    drops: DropCounts,
+    news: Vec<News>,
     busy: (Time, u32),
 }
 
@@ -91,6 +84,7 @@ impl Machine {
         let mut seed = [0; 32];
         let mut seeds = rng.fork("node");
         seed.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&seeds.u64().to_le_bytes()));
+        let labels = Labels::new(config.relay);
         let node = Node::new(now, seed, config);
         let mut machine = Self {
             host,
@@ -107,6 +101,9 @@ impl Machine {
             rng,
             timers: BinaryHeap::new(),
             inputs: VecDeque::new(),
+            labels,
+            drops: DropCounts::default(),
+            news: Vec::new(),
             busy: (now, 0),
         };
         let ips = net.ips(host).to_vec();
@@ -120,6 +117,22 @@ impl Machine {
         let [main, other] = [SocketId::MAIN, SocketId::OTHER].map(|socket| machine.ports(socket));
         machine.handle(net, now, Input::Network { ips, main, other });
         machine
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// What was discarded since the start, by the node and before it.
+    pub(crate) fn drops(&self) -> DropCounts {
+        let mut drops = self.node.drops();
+        drops.add(&self.drops);
+        drops
+    }
+
+    pub(crate) const fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     fn ports(&self, socket: SocketId) -> [Option<u16>; 2] {
@@ -191,7 +204,7 @@ impl Machine {
         self.carry_out(net, now);
     }
 
-    fn carry_out(&mut self, net: &mut Internet, now: Time) {
+    pub(super) fn carry_out(&mut self, net: &mut Internet, now: Time) {
         loop {
             if let Some(output) = self.node.poll_output() {
                 self.act(net, now, output);
@@ -203,7 +216,7 @@ impl Machine {
         }
     }
 
-    fn act(&mut self, net: &mut Internet, now: Time, output: Output) {
+    pub(super) fn act(&mut self, net: &mut Internet, now: Time, output: Output) {
         match output {
             Output::Transmit(transmit) => self.transmit(net, now, transmit.from, transmit.to, transmit.bytes),
             Output::OpenSocket { socket, v6 } => {
@@ -216,17 +229,30 @@ impl Machine {
             Output::CloseSocket { socket } => self.close_socket(net, socket),
             Output::Control { conn, bytes } => {
                 if let Some(live) = self.conns.get_mut(&conn) {
-                    live.send(now, &bytes);
+                    live.send(now, Owner::Node, &bytes);
                     self.poll_conn(net, now, conn);
                 }
             }
-            Output::Dial { dial, peer, routes } => {
-                let addrs = routes.into_iter().filter_map(Route::direct).collect();
-                self.dial(net, now, dial, peer, addrs);
+            Output::Dial { dial, peer, routes } => self.dial(net, now, dial, peer, routes),
+            Output::Accept { conn, route } => {
+                if let Some(live) = self.conns.get_mut(&conn) {
+                    live.accept(route);
+                }
             }
-            Output::Accept { .. } | Output::SetRoute { .. } | Output::Frame { .. } | Output::Label(_) => {}
+            Output::SetRoute { conn, route } => self.set_route(net, now, conn, route),
+            Output::Frame { route, bytes } => self.send_over(net, now, route, bytes),
+            Output::Label(change) => {
+                for early in self.labels.apply(now, change, &mut self.drops) {
+                    self.handle_frame(net, now, early.from, &early.datagram);
+                }
+            }
             Output::CloseConnection { conn } => self.close(net, now, conn),
             Output::Event(event) => {
+                match &event {
+                    Event::SessionUp { peer, .. } => self.news.push(News::Up(*peer)),
+                    Event::SessionDown { peer } => self.news.push(News::Down(*peer)),
+                    _ => {}
+                }
                 if self.events.len() == MAX_EVENTS {
                     self.events.pop_front();
                 }
@@ -242,8 +268,20 @@ impl Machine {
         }
     }
 
-    fn send(&self, net: &mut Internet, now: Time, to: SocketAddr, packet: &Packet) {
-        self.transmit(net, now, SocketId::MAIN, to, packet.encode());
+    fn send_over(&mut self, net: &mut Internet, now: Time, route: Route, bytes: Vec<u8>) {
+        match route {
+            Route::Direct(to) => self.transmit(net, now, SocketId::MAIN, to, bytes),
+            Route::Relayed(circuit) => match self.labels.out(circuit) {
+                Some((to, label)) => {
+                    self.transmit(net, now, SocketId::MAIN, to, labels::wrap(label, &bytes));
+                }
+                None => self.drops.count(DropReason::UnknownLabel),
+            },
+        }
+    }
+
+    pub(super) fn send(&mut self, net: &mut Internet, now: Time, route: Route, packet: &Packet) {
+        self.send_over(net, now, route, packet.encode());
     }
 
     /// A datagram that reached one of the sockets.
@@ -254,27 +292,71 @@ impl Machine {
         match bytes.first().map(|first| DatagramKind::of(*first)) {
             Some(DatagramKind::Stun) => self.handle(net, now, Input::Datagram { socket, from, bytes }),
             Some(DatagramKind::Quic) if socket == SocketId::MAIN => {
-                if let Ok(packet) = Packet::decode(bytes) {
-                    self.handle_packet(net, now, from, packet);
-                    self.carry_out(net, now);
-                }
+                self.handle_quic(net, now, Route::Direct(from), bytes);
             }
-            _ => {}
+            Some(DatagramKind::Frame) if socket == SocketId::MAIN => self.handle_frame(net, now, from, bytes),
+            _ => self.drops.count(DropReason::UnknownFirstByte),
+        }
+        self.carry_out(net, now);
+    }
+
+    /// A frame of the mesh's own, straight from `from`.
+    fn handle_frame(&mut self, net: &mut Internet, now: Time, from: SocketAddr, bytes: &[u8]) {
+        let Some(label) = frame::label(bytes) else {
+            if bytes.first() == Some(&RELAY) {
+                return self.drops.count(DropReason::MalformedFrame);
+            }
+            let frame = Input::Frame { route: Route::Direct(from), bytes };
+            return self.node.handle(now, frame);
+        };
+        match self.labels.step(now, from, label, bytes) {
+            Step::Forward { to, label } => {
+                let datagram = labels::wrap(label, &bytes[RELAY_HEADER..]);
+                self.transmit(net, now, SocketId::MAIN, to, datagram);
+            }
+            Step::Deliver(circuit) => {
+                self.handle_payload(net, now, Route::Relayed(circuit), &bytes[RELAY_HEADER..]);
+            }
+            Step::Drop(DropReason::UnknownLabel) if self.has_session_at(from) => {
+                self.labels.keep(now, from, label, bytes, &mut self.drops);
+            }
+            Step::Drop(reason) => self.drops.count(reason),
         }
     }
 
-    fn handle_packet(&mut self, net: &mut Internet, now: Time, from: SocketAddr, packet: Packet) {
+    /// What came out of a circuit.
+    fn handle_payload(&mut self, net: &mut Internet, now: Time, route: Route, bytes: &[u8]) {
+        match bytes.first().map(|first| DatagramKind::of(*first)) {
+            Some(DatagramKind::Quic) => self.handle_quic(net, now, route, bytes),
+            Some(DatagramKind::Frame) if bytes.first() != Some(&RELAY) => {
+                self.node.handle(now, Input::Frame { route, bytes });
+            }
+            _ => self.drops.count(DropReason::UnknownFirstByte),
+        }
+    }
+
+    fn has_session_at(&self, addr: SocketAddr) -> bool {
+        self.conns.values().any(|conn| conn.accepts(Route::Direct(addr)))
+    }
+
+    fn handle_quic(&mut self, net: &mut Internet, now: Time, from: Route, bytes: &[u8]) {
+        match Packet::decode(bytes) {
+            Ok(packet) => self.handle_packet(net, now, from, packet),
+            Err(_) => self.drops.count(DropReason::UnknownSource),
+        }
+    }
+
+    fn handle_packet(&mut self, net: &mut Internet, now: Time, from: Route, packet: Packet) {
         let Packet { key, by_opener, body } = packet;
         let conn = self.by_key.get(&(key, !by_opener)).copied();
+        let settled = conn.filter(|_| !matches!(body, Body::Hello { .. }));
+        if settled.and_then(|id| self.conns.get(&id)).is_some_and(|conn| !conn.accepts(from)) {
+            return self.drops.count(DropReason::UnknownSource);
+        }
         match (body, conn) {
             (Body::Hello { from: peer, to }, _) => self.asked(net, now, from, key, (peer, to)),
             (Body::Welcome { from: peer }, None) => self.welcomed(net, now, from, key, peer),
-            (Body::Refuse, None) => {
-                let dial = self.dials.values_mut().find(|dial| dial.key == key && dial.addrs.contains(&from));
-                if let Some(dial) = dial {
-                    dial.refused = true;
-                }
-            }
+            (Body::Refuse, None) => self.refused(from, key),
             (Body::Close, Some(conn)) => self.forget(conn),
             (body @ (Body::Data { .. } | Body::Ack { .. } | Body::Ping), Some(conn)) => {
                 self.hear(net, now, conn, body);
@@ -291,71 +373,13 @@ impl Machine {
         }
     }
 
-    /// Someone wants a connection.
-    fn asked(
-        &mut self,
-        net: &mut Internet,
-        now: Time,
-        from: SocketAddr,
-        key: u64,
-        (peer, wanted): (NodeId, Option<NodeId>),
-    ) {
-        let answer = |body| Packet { key, by_opener: false, body };
-        if wanted.is_some_and(|id| id != self.id) {
-            return self.send(net, now, from, &answer(Body::Refuse));
-        }
-        if !self.by_key.contains_key(&(key, false)) {
-            if self.half.len() >= MAX_HALF {
-                self.half.retain(|_, half| now < half.at + HALF_LIMIT);
-            }
-            if self.half.len() >= MAX_HALF && !self.half.contains_key(&key) {
-                return;
-            }
-            self.half.entry(key).or_insert(Half { from: peer, at: now });
-        }
-        self.send(net, now, from, &answer(Body::Welcome { from: self.id }));
-    }
-
-    /// Someone answered a dial.
-    fn welcomed(&mut self, net: &mut Internet, now: Time, from: SocketAddr, key: u64, peer: NodeId) {
-        let found = self.dials.iter().find(|(_, dial)| dial.key == key && dial.addrs.contains(&from));
-        let Some((id, wanted, sent)) = found.map(|(id, dial)| (*id, dial.peer, dial.sent)) else { return };
-        if wanted.is_some_and(|wanted| wanted != peer) {
-            return;
-        }
-        self.dials.remove(&id);
-        let rtt = now - sent;
-        let conn = Conn::new(now, key, true, peer, from, rtt);
-        self.connected(net, now, conn, Some(id));
-    }
-
-    /// The opener's first data: the connection is up on this side too.
-    fn settle(&mut self, net: &mut Internet, now: Time, from: SocketAddr, key: u64, body: Body) {
-        let Some(half) = self.half.remove(&key) else { return };
-        let conn = Conn::new(now, key, false, half.from, from, now - half.at);
-        let id = self.connected(net, now, conn, None);
-        self.hear(net, now, id, body);
-    }
-
-    fn connected(&mut self, net: &mut Internet, now: Time, conn: Conn, dial: Option<DialId>) -> ConnId {
-        let id = ConnId(self.next_conn);
-        self.next_conn += 1;
-        let direction = if conn.opener { Direction::Outgoing } else { Direction::Incoming };
-        let (peer, route, rtt) = (conn.peer, Route::Direct(conn.remote), conn.rtt);
-        self.by_key.insert((conn.key, conn.opener), id);
-        self.conns.insert(id, conn);
-        self.poll_conn(net, now, id);
-        self.inputs.push_back(Input::Connected { conn: id, peer, direction, dial, route, rtt, key: [0; 32] });
-        id
-    }
-
-    fn hear(&mut self, net: &mut Internet, now: Time, id: ConnId, body: Body) {
+    pub(super) fn hear(&mut self, net: &mut Internet, now: Time, id: ConnId, body: Body) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let mut out = Vec::new();
         let heard = conn.handle(now, body, &mut out);
-        let remote = conn.remote;
+        let (route, peer) = (conn.route, conn.peer);
         for packet in &out {
-            self.send(net, now, remote, packet);
+            self.send(net, now, route, packet);
         }
         self.poll_conn(net, now, id);
         // What was heard before is told first.
@@ -363,30 +387,35 @@ impl Machine {
         for heard in heard {
             match heard {
                 Heard::Message(bytes) => self.handle(net, now, Input::Control { conn: id, bytes: &bytes }),
+                Heard::Payload(bytes) => {
+                    self.news.push(News::Payload(peer, bytes));
+                    self.used(now, id);
+                }
                 Heard::Rtt(rtt) => self.handle(net, now, Input::Link { conn: id, rtt, active: false }),
             }
         }
     }
 
-    fn poll_conn(&mut self, net: &mut Internet, now: Time, id: ConnId) {
+    pub(super) fn poll_conn(&mut self, net: &mut Internet, now: Time, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let mut out = Vec::new();
         if !conn.poll(now, &mut out) {
             return self.forget(id);
         }
-        let (remote, next) = (conn.remote, conn.poll_timeout());
+        let (route, next) = (conn.route, conn.poll_timeout());
         if conn.armed.is_none_or(|armed| armed > next || armed <= now) {
             conn.armed = Some(next);
             self.timers.push(Reverse((next, Timer::Conn(id))));
         }
         for packet in &out {
-            self.send(net, now, remote, packet);
+            self.send(net, now, route, packet);
         }
     }
 
     fn close(&mut self, net: &mut Internet, now: Time, id: ConnId) {
         if let Some(conn) = self.conns.get(&id) {
-            self.send(net, now, conn.remote, &conn.packet(Body::Close));
+            let (route, packet) = (conn.route, conn.packet(Body::Close));
+            self.send(net, now, route, &packet);
         }
         self.forget(id);
     }
@@ -398,40 +427,36 @@ impl Machine {
         }
     }
 
-    fn dial(
+    fn set_route(&mut self, net: &mut Internet, now: Time, id: ConnId, route: Route) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let mut out = Vec::new();
+        conn.set_route(now, route, &mut out);
+        for packet in &out {
+            self.send(net, now, route, packet);
+        }
+    }
+
+    /// Sends messages of the application's on a connection.
+    pub(crate) fn send_payloads(
         &mut self,
         net: &mut Internet,
         now: Time,
-        id: DialId,
-        peer: Option<NodeId>,
-        mut addrs: Vec<SocketAddr>,
+        id: ConnId,
+        payloads: impl Iterator<Item = Vec<u8>>,
     ) {
-        let main = self.sockets.get(&SocketId::MAIN).copied().unwrap_or_default();
-        addrs.retain(|addr| main[usize::from(addr.is_ipv6())].is_some());
-        if addrs.is_empty() {
-            let failure = DialFailure::Unusable;
-            return self.inputs.push_back(Input::DialFailed { dial: id, failure });
-        }
-        let key = self.rng.u64();
-        self.dials.insert(id, Dial { peer, addrs, key, started: now, round: 0, sent: now, refused: false });
-        self.poll_dial(net, now, id);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        payloads.for_each(|payload| conn.send(now, Owner::Application, &payload));
+        self.poll_conn(net, now, id);
+        self.used(now, id);
+        self.carry_out(net, now);
     }
 
-    fn poll_dial(&mut self, net: &mut Internet, now: Time, id: DialId) {
-        let Some(dial) = self.dials.get_mut(&id) else { return };
-        if now >= dial.started + DIAL_LIMIT {
-            let failure = if dial.refused { DialFailure::Rejected } else { DialFailure::Timeout };
-            self.dials.remove(&id);
-            return self.inputs.push_back(Input::DialFailed { dial: id, failure });
-        }
-        dial.round += 1;
-        dial.sent = now;
-        let next = ATTEMPTS.get(dial.round).map(|ms| dial.started + Duration::from_millis(*ms));
-        self.timers.push(Reverse((next.unwrap_or(dial.started + DIAL_LIMIT), Timer::Dial(id))));
-        let body = Body::Hello { from: self.id, to: dial.peer };
-        let packet = Packet { key: dial.key, by_opener: true, body };
-        for to in dial.addrs.clone() {
-            self.send(net, now, to, &packet);
+    /// The application uses a connection: the node hears of it once in a while.
+    fn used(&mut self, now: Time, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.told.is_none_or(|told| told + TELL <= now) {
+            conn.told = Some(now);
+            self.inputs.push_back(Input::Link { conn: id, rtt: conn.rtt, active: true });
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Thousands of nodes in one thread: the protocol crate's [`Node`]s on the simulated internet, without QUIC.
 //!
-//! A stand-in for QUIC carries handshakes and control messages as datagrams through the same links and NATs,
-//! so that loss costs time, NATs see the traffic they would see, and a connection exists only where packets
-//! pass both ways (`machine.rs`, `conn.rs`, `packet.rs`). Everything else is the real node. One seed, one
-//! course: compare [`Internet::trace`]'s fingerprints. When a test panics, the world prints its seed and
-//! the last packets.
+//! A stand-in for QUIC carries handshakes, control messages and messages of applications as datagrams through the
+//! same links and NATs, so that loss costs time, NATs see the traffic they would see, and a connection exists only
+//! where packets pass both ways (`machine.rs`, `handshake.rs`, `conn.rs`, `packet.rs`). Relayed datagrams are looked
+//! up in the real label table (`labels.rs`), and applications say things to each other (`flows.rs`). Everything else
+//! is the real node. One seed, one course: compare [`Internet::trace`]'s fingerprints. When a test panics, the
+//! world prints its seed and the last packets.
 //!
 //! ```
 //! use std::time::Duration;
@@ -17,19 +18,25 @@
 //! ```
 
 mod conn;
+mod flows;
+mod handshake;
+mod labels;
 mod machine;
 mod packet;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use net_mesh_proto::drops::DropCounts;
 use net_mesh_proto::id::{MeshId, NodeId};
 use net_mesh_proto::nat::Verdict;
 use net_mesh_proto::node::{Command, Config, Event, Input, Node};
 use net_mesh_proto::peer::dialer::SMALL_MESH;
+use net_mesh_proto::relay::Limits;
 use net_mesh_proto::rng::Rng;
+use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 
 use crate::host::{Families, HostId};
@@ -38,6 +45,8 @@ use crate::link::Link;
 use crate::nat::Chain;
 use crate::oracle::{self, Means, Nature, Outlook};
 use crate::topology::Place;
+pub use flows::Flow;
+use flows::FlowTimer;
 use machine::Machine;
 
 /// A node of a world, in the order they were added. It keeps its number when it restarts.
@@ -47,8 +56,10 @@ pub struct NodeIx(pub u32);
 /// How two nodes communicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PathKind {
-    /// They have a session, straight from one to the other.
+    /// They have a session, and both send straight to the other.
     Direct,
+    /// They have a session, and one of them at least sends through others.
+    Relayed,
     /// They have no session.
     None,
 }
@@ -70,6 +81,12 @@ pub struct Spec {
     pub join: Vec<SocketAddr>,
     /// Whether it asks for its NAT's behaviour and answers such questions.
     pub nat_traversal: bool,
+    /// Whether it carries datagrams for others, within the default limits.
+    pub relays: bool,
+    /// Members up to which it keeps a session with everyone.
+    pub full_mesh: usize,
+    /// Addresses of interfaces that lead nowhere for anybody else, as of containers and tunnels.
+    pub useless: Vec<IpAddr>,
 }
 
 impl Default for Spec {
@@ -82,6 +99,9 @@ impl Default for Spec {
             port: 0,
             join: Vec::new(),
             nat_traversal: true,
+            relays: true,
+            full_mesh: SMALL_MESH,
+            useless: Vec::new(),
         }
     }
 }
@@ -91,6 +111,8 @@ struct Seat {
     config: Config,
     port: u16,
     machine: Option<Machine>,
+    /// Known since its first start.
+    id: Option<NodeId>,
     armed: Option<Time>,
 }
 
@@ -103,6 +125,8 @@ pub struct World {
     by_host: BTreeMap<HostId, NodeIx>,
     by_id: BTreeMap<NodeId, NodeIx>,
     due: BinaryHeap<Reverse<(Time, NodeIx)>>,
+    flows: BTreeMap<(NodeIx, NodeIx), Flow>,
+    flow_due: BinaryHeap<Reverse<(Time, FlowTimer, NodeIx, NodeIx)>>,
 }
 
 /// Packets drawn when a test fails.
@@ -126,6 +150,8 @@ impl World {
             by_host: BTreeMap::new(),
             by_id: BTreeMap::new(),
             due: BinaryHeap::new(),
+            flows: BTreeMap::new(),
+            flow_due: BinaryHeap::new(),
         }
     }
 
@@ -162,6 +188,7 @@ impl World {
         let place = self.net.topology.add_chain(spec.place, &spec.chain);
         let host = self.net.add_host_with(place, spec.families);
         self.net.set_link(self.now, host, &spec.link);
+        spec.useless.iter().for_each(|ip| self.net.add_useless(host, *ip));
         let ix = NodeIx(u32::try_from(self.seats.len()).unwrap_or(u32::MAX));
         let mut rng = Rng::from_u64(self.seed).fork(&format!("node {}", ix.0));
         let mut secret = [0; 32];
@@ -175,13 +202,13 @@ impl World {
             bootstrap: spec.join,
             stun_servers: Vec::new(),
             nat_traversal: spec.nat_traversal,
-            relay: None,
-            full_mesh: SMALL_MESH,
+            relay: spec.relays.then(Limits::default),
+            full_mesh: spec.full_mesh,
         };
         self.net.set_name(host, config.name.clone());
         // Public nodes are found again after a restart.
         let port = if spec.port == 0 && self.net.nats(host).is_empty() { PUBLIC_PORT } else { spec.port };
-        self.seats.push(Seat { host, config, port, machine: None, armed: None });
+        self.seats.push(Seat { host, config, port, machine: None, id: None, armed: None });
         self.by_host.insert(host, ix);
         self.start(ix);
         ix
@@ -206,6 +233,7 @@ impl World {
         seat.config.unix_ms = BEGINNING + now.as_millis();
         let machine = Machine::start(&mut self.net, now, seat.host, seat.config.clone(), seat.port);
         self.by_id.insert(machine.id, ix);
+        seat.id = Some(machine.id);
         seat.machine = Some(machine);
         self.arm(ix);
     }
@@ -231,6 +259,7 @@ impl World {
         if let Some(machine) = &mut self.seats[ix.0 as usize].machine {
             machine.handle(&mut self.net, self.now, Input::Command(command));
             self.arm(ix);
+            self.hear(ix);
         }
     }
 
@@ -271,8 +300,9 @@ impl World {
     /// Does what comes next, unless that is after `end`.
     fn step(&mut self, end: Time) -> bool {
         let timer = self.due.peek().map(|Reverse((at, _))| *at);
+        let flow = self.flow_due.peek().map(|Reverse((at, ..))| *at);
         let packet = self.net.poll_timeout();
-        let Some(next) = [timer, packet].into_iter().flatten().min().filter(|next| *next <= end) else {
+        let Some(next) = [timer, flow, packet].into_iter().flatten().min().filter(|next| *next <= end) else {
             return false;
         };
         self.now = self.now.max(next);
@@ -281,9 +311,12 @@ impl World {
             if let Some(machine) = &mut self.seats[ix.0 as usize].machine {
                 machine.receive(&mut self.net, self.now, &delivery);
                 self.arm(ix);
+                self.hear(ix);
             }
         } else if timer.is_some_and(|at| at <= next) {
             self.wake();
+        } else if flow.is_some_and(|at| at <= next) {
+            self.wake_flow();
         }
         true
     }
@@ -299,6 +332,7 @@ impl World {
                 machine.handle_timeout(&mut self.net, self.now);
             }
             self.arm(ix);
+            self.hear(ix);
         }
     }
 
@@ -329,6 +363,18 @@ impl World {
     /// The same, to change it.
     pub const fn net_mut(&mut self) -> &mut Internet {
         &mut self.net
+    }
+
+    /// How many nodes there are, running or not; their numbers are `0..len`.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.seats.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
     }
 
     /// The host of a node.
@@ -396,14 +442,62 @@ impl World {
         sessions
     }
 
-    /// How two nodes communicate now. Both must think so.
+    /// How two nodes communicate now. Both must have the session.
     #[must_use]
     pub fn path(&self, a: NodeIx, b: NodeIx) -> PathKind {
-        if self.sessions(a).contains(&b) && self.sessions(b).contains(&a) {
-            PathKind::Direct
-        } else {
-            PathKind::None
+        match (self.route(a, b), self.route(b, a)) {
+            (Some(Route::Direct(_)), Some(Route::Direct(_))) => PathKind::Direct,
+            (Some(_), Some(_)) => PathKind::Relayed,
+            (None, _) | (_, None) => PathKind::None,
         }
+    }
+
+    /// How a node's packets travel to another one now; `None` where it has no session with it.
+    #[must_use]
+    pub fn route(&self, from: NodeIx, to: NodeIx) -> Option<Route> {
+        let peer = self.id(to)?;
+        self.node(from)?.sessions().find(|s| s.peer == peer).map(|s| s.route)
+    }
+
+    /// The nodes that forward what `from` sends to `to`, in order; none where there is no session, or it is
+    /// direct. Stops where nobody knows the label.
+    #[must_use]
+    pub fn via(&self, from: NodeIx, to: NodeIx) -> Vec<NodeIx> {
+        let circuit = self.route(from, to).and_then(Route::circuit);
+        let machine = |ix: NodeIx| self.seats[ix.0 as usize].machine.as_ref();
+        let mut hop = circuit.and_then(|circuit| machine(from)?.labels().out(circuit));
+        let (mut at, mut via) = (from, Vec::new());
+        while let Some((addr, label)) = hop {
+            let neighbour = |s: net_mesh_proto::peer::Session| s.route.direct() == Some(addr);
+            let next = self.node(at).and_then(|node| node.sessions().find(|s| neighbour(*s)));
+            let Some(next) = next.and_then(|session| self.by_id.get(&session.peer).copied()) else { break };
+            if next == to || via.len() == self.seats.len() {
+                break;
+            }
+            via.push(next);
+            hop = machine(next).and_then(|machine| machine.labels().hop(label));
+            at = next;
+        }
+        via
+    }
+
+    /// What was discarded at a node since it started.
+    #[must_use]
+    pub fn drops(&self, ix: NodeIx) -> DropCounts {
+        self.seats[ix.0 as usize].machine.as_ref().map(Machine::drops).unwrap_or_default()
+    }
+
+    /// Lets nothing pass from `from` to `to` by the straight way, or lets it pass again. Their other traffic, also
+    /// with each other through third nodes, is not touched.
+    pub fn set_cut(&mut self, from: NodeIx, to: NodeIx, cut: bool) {
+        let (from, to) = (self.host(from), self.host(to));
+        self.net.set_cut(from, to, cut);
+    }
+
+    /// The same in both directions.
+    pub fn forbid(&mut self, a: NodeIx, b: NodeIx) {
+        self.set_cut(a, b, true);
+        self.set_cut(b, a, true);
     }
 
     /// The last events of a node since it started, at most 4 096, with their instants.
@@ -423,3 +517,6 @@ impl Drop for World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

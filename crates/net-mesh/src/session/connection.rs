@@ -1,19 +1,21 @@
 //! One authenticated connection: its control messages, its streams, its datagrams.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::ConnId;
-use quinn::{Connection, RecvStream, SendStream};
+use net_mesh_proto::route::Route;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{KEEP_ALIVE, close, control, stream};
 use crate::driver::Signal;
+use crate::socket::slots::SlotId;
 
 /// Control messages that may wait for one peer. A peer that leaves this many unread has stopped.
 const CONTROL_QUEUE: usize = 256;
@@ -42,11 +44,16 @@ pub(crate) trait Services: Send + Sync + 'static {
 pub(crate) struct Link {
     pub(crate) id: ConnId,
     pub(crate) peer: NodeId,
-    pub(crate) remote: SocketAddr,
+    /// Where the mesh socket keeps the connection's routes.
+    pub(crate) slot: SlotId,
+    /// The route on which it was set up.
+    pub(crate) route: Route,
     pub(crate) connection: Connection,
     control: mpsc::Sender<Vec<u8>>,
     outgoing: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
     life: Mutex<Life>,
+    /// This side closed it, because it was not needed.
+    unused: AtomicBool,
 }
 
 /// The last authenticated sign of the peer.
@@ -57,16 +64,24 @@ struct Life {
 }
 
 impl Link {
-    pub(super) fn new(id: ConnId, peer: NodeId, remote: SocketAddr, connection: Connection) -> Arc<Self> {
+    pub(super) fn new(
+        id: ConnId,
+        peer: NodeId,
+        slot: SlotId,
+        route: Route,
+        connection: Connection,
+    ) -> Arc<Self> {
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         Arc::new(Self {
             id,
             peer,
-            remote,
+            slot,
+            route,
             connection,
             control,
             outgoing: Mutex::new(Some(queue)),
             life: Mutex::new(Life { frames: 0, at: Instant::now() }),
+            unused: AtomicBool::new(false),
         })
     }
 
@@ -88,6 +103,32 @@ impl Link {
         tokio::spawn(Arc::clone(self).accept_uni(signals));
         tokio::spawn(Arc::clone(self).accept_bi(Arc::clone(&services)));
         tokio::spawn(Arc::clone(self).datagrams(services));
+    }
+
+    /// A key that only the two ends of this connection know (RFC 8446 §7.5).
+    pub(crate) fn session_key(&self) -> [u8; 32] {
+        let mut key = [0; 32];
+        // Fails only for keys far longer than this. Any other key that nobody knows then does no harm: the
+        // session merely keeps its path.
+        match self.connection.export_keying_material(&mut key, b"net-mesh liveness v1", b"") {
+            Ok(()) => key,
+            Err(_) => crate::identity::random_32().unwrap_or(key),
+        }
+    }
+
+    /// Whether the connection ended because neither side needed it.
+    pub(crate) fn was_unused(&self) -> bool {
+        match self.connection.close_reason() {
+            Some(ConnectionError::ApplicationClosed(closed)) => closed.error_code == close::UNUSED.into(),
+            Some(ConnectionError::LocallyClosed) => self.unused.load(Ordering::Relaxed),
+            _ => false,
+        }
+    }
+
+    /// Closes the connection: another one is the session, or nobody needs one.
+    pub(crate) fn close_unused(&self) {
+        self.unused.store(true, Ordering::Relaxed);
+        self.connection.close(close::UNUSED.into(), b"another connection is in use, or none is needed");
     }
 
     /// Queues a control message. A peer that does not read them is disconnected.

@@ -11,17 +11,17 @@ mod control;
 pub(crate) mod stream;
 mod tls;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{ConnId, DialFailure, DialId, Direction};
+use net_mesh_proto::route::Route;
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, TokioRuntime};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use config::SetupError;
 pub(crate) use config::{KEEP_ALIVE, connection_ids};
@@ -35,6 +35,10 @@ use crate::socket::slots::SlotId;
 /// How long an attempt to connect lasts. QUIC repeats its first packet at 0.3, 0.9, 2.1 and 4.5 s; when
 /// both sides try within the same few seconds, their packets open each other's filters.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Attempts of one dial. Where a stranger answers first, the peer may still be at one of the other ways:
+/// someone else's host may have the peer's private address here.
+const MAX_ATTEMPTS: usize = 4;
 
 /// How long a closed connection can still speak: three timeouts (RFC 9000 §10.2) of a slow path.
 const LINGER: Duration = Duration::from_secs(3);
@@ -50,8 +54,8 @@ const RETRY_ABOVE: usize = 128;
 pub(crate) mod close {
     /// The node is shutting down.
     pub(crate) const SHUTDOWN: u32 = 0;
-    /// Another connection with the same peer is the session.
-    pub(crate) const DUPLICATE: u32 = 1;
+    /// Another connection with the same peer is the session, or nobody needs one at present.
+    pub(crate) const UNUSED: u32 = 1;
     /// The peer broke the protocol.
     pub(crate) const PROTOCOL: u32 = 2;
     /// The peer does not read what it is told.
@@ -140,9 +144,9 @@ impl Sessions {
     }
 
     /// Tries to connect, and tells the node how it went.
-    pub(crate) async fn dial(self: Arc<Self>, dial: DialId, peer: Option<NodeId>, addrs: Vec<SocketAddr>) {
-        if let Err(failure) = self.try_dial(dial, peer, &addrs).await {
-            tracing::debug!(?peer, ?addrs, ?failure, "dial failed");
+    pub(crate) async fn dial(self: Arc<Self>, dial: DialId, peer: Option<NodeId>, routes: Vec<Route>) {
+        if let Err(failure) = self.try_dial(dial, peer, &routes).await {
+            tracing::debug!(?peer, ?routes, ?failure, "dial failed");
             let _ = self.signals.send(Signal::DialFailed { dial, failure }).await;
         }
     }
@@ -151,29 +155,44 @@ impl Sessions {
         &self,
         dial: DialId,
         peer: Option<NodeId>,
-        addrs: &[SocketAddr],
+        routes: &[Route],
     ) -> Result<(), DialFailure> {
-        let usable: Vec<_> =
-            addrs.iter().filter(|a| self.socket.port(a.is_ipv6()).is_some()).copied().collect();
-        let slot = self.socket.slots().dial(peer, &usable).ok_or(DialFailure::Unusable)?;
-        match self.connect(peer, slot).await {
-            Ok(connection) => {
-                self.established(connection, slot, Direction::Outgoing, Some(dial)).await;
-                Ok(())
+        let slots = self.socket.slots();
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let mut left: Vec<_> = routes.iter().filter(|r| self.socket.is_usable(**r)).copied().collect();
+        let mut failed = DialFailure::Unusable;
+        for _ in 0..MAX_ATTEMPTS {
+            // When all that is left is used by others, the first failure is the one to tell.
+            let slot = slots.dial(peer, &left).ok_or(failed)?;
+            match self.connect(peer, slot, deadline).await {
+                Ok(connection) => {
+                    self.established(connection, slot, Direction::Outgoing, Some(dial)).await;
+                    return Ok(());
+                }
+                Err(failure) => failed = failure,
             }
-            Err(failure) => {
-                self.socket.slots().release(slot);
-                Err(failure)
+            let impostor = slots.routes(slot.addr()).and_then(|routes| routes.chosen());
+            slots.release(slot);
+            let before = left.len();
+            left.retain(|route| Some(*route) != impostor);
+            if failed != DialFailure::Rejected || left.len() == before || left.is_empty() {
+                break;
             }
         }
+        Err(failed)
     }
 
-    async fn connect(&self, peer: Option<NodeId>, slot: SlotId) -> Result<Connection, DialFailure> {
+    async fn connect(
+        &self,
+        peer: Option<NodeId>,
+        slot: SlotId,
+        deadline: Instant,
+    ) -> Result<Connection, DialFailure> {
         let config = config::client(&self.identity, peer).map_err(|_| DialFailure::Unusable)?;
         // The name is never sent nor checked; QUIC's interface wants one.
         let connecting =
             self.endpoint.connect_with(config, slot.addr(), "mesh").map_err(|_| DialFailure::Unusable)?;
-        match timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        match timeout_at(deadline, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(DialFailure::Timeout),
             Ok(Err(error)) => {
@@ -193,7 +212,7 @@ impl Sessions {
         let slots = self.socket.slots();
         let peer = peer_of(&connection).filter(|peer| *peer != self.me);
         let route = peer.and_then(|peer| slots.settle(slot, peer));
-        let (Some(peer), Some(remote)) = (peer, route) else {
+        let (Some(peer), Some(route)) = (peer, route) else {
             connection.close(close::SELF.into(), b"this is the node itself");
             slots.release(slot);
             if let Some(dial) = dial {
@@ -203,9 +222,9 @@ impl Sessions {
             return;
         };
         let id = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
-        let link = Link::new(id, peer, remote, connection.clone());
+        let link = Link::new(id, peer, slot, route, connection.clone());
         let rtt = connection.rtt();
-        let connected = Signal::Connected { link: Arc::clone(&link), direction, dial, remote, rtt };
+        let connected = Signal::Connected { link: Arc::clone(&link), direction, dial, route, rtt };
         if self.signals.send(connected).await.is_err() {
             return;
         }

@@ -17,7 +17,12 @@ impl Default for DropCounters {
 impl DropCounters {
     /// Counts one drop.
     pub(crate) fn count(&self, reason: DropReason) {
-        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.add(reason, 1);
+    }
+
+    /// Counts `count` drops.
+    pub(crate) fn add(&self, reason: DropReason, count: usize) {
+        self.0[reason as usize].fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// How many were dropped for `reason` since the start.

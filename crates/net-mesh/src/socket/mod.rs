@@ -2,16 +2,28 @@
 //!
 //! QUIC sees *virtual* addresses, one per [slot](slots), and knows nothing of where a peer really is.
 //! This socket translates them, per batch, into the peer's route, tells the protocols on the wire
-//! apart by the first byte of every datagram, and hands to the driver what is not QUIC. Batches stay
-//! batches: what arrives as one GRO buffer is delivered as one, what leaves as one GSO buffer is sent
-//! as one.
+//! apart by the first byte of every datagram, forwards what it relays, and hands to the driver what is
+//! neither. Batches stay batches: what arrives as one GRO buffer is delivered or forwarded as one, what
+//! leaves as one GSO buffer is sent as one.
+//!
+//! | file | the question it answers |
+//! |---|---|
+//! | [`slots`] | which virtual address stands for whom, and which routes lead to it? |
+//! | [`routes`] | which way do a peer's packets go? |
+//! | [`receive`] | what is this datagram, and whose? |
+//! | [`relay`] | where do relayed datagrams go, and how do packets leave over a circuit? |
+//! | [`early`] | what of frames that overtook the announcement of their label? |
+//! | [`overflow`] | what of packets that do not fit into one buffer for QUIC? |
 //!
 //! Sending never fails as far as QUIC can tell: what cannot be sent is a counted drop, as if the
 //! network had lost it. ECN marks are removed in both directions, because their counts would not add
 //! up when a session changes its route.
 
 mod counters;
+mod early;
+mod overflow;
 mod receive;
+mod relay;
 mod routes;
 pub(crate) mod slots;
 #[cfg(test)]
@@ -27,13 +39,20 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
+use net_mesh_proto::relay::Limits;
+use net_mesh_proto::route::Route;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio::sync::mpsc;
 
 pub(crate) use counters::DropCounters;
-use slots::Slots;
+use early::Early;
+use overflow::Overflow;
+use relay::Labels;
+use slots::{SlotId, Slots};
+
+use crate::driver::Clock;
 
 /// Datagrams waiting for the driver. Past this they are dropped and counted: the driver is busy, and
 /// whoever sent them repeats what matters.
@@ -43,8 +62,28 @@ pub(crate) const INBOX: usize = 1024;
 /// fails for good must not hold the thread.
 const MAX_ERRORS: usize = 64;
 
-/// A datagram for the driver: who sent it, and what.
-pub(crate) type Datagram = (SocketAddr, Bytes);
+/// Buffers received in one call that leave nothing for QUIC, before others get their turn: one round of the
+/// system's. A relay under load must not keep its own sessions waiting.
+const MAX_BUFFERS: usize = 32;
+
+/// A datagram for the driver.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Datagram {
+    /// STUN, which only ever comes straight.
+    Stun {
+        /// Who sent it.
+        from: SocketAddr,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// A frame of the mesh's own other than a relayed datagram.
+    Frame {
+        /// Which way it came.
+        route: Route,
+        /// The whole frame.
+        bytes: Bytes,
+    },
+}
 
 /// One real socket.
 struct Wire {
@@ -56,6 +95,9 @@ struct Wire {
 pub(crate) struct MeshSocket {
     wires: Vec<Wire>,
     slots: Slots,
+    labels: Labels,
+    early: Early,
+    overflow: Overflow,
     inbox: mpsc::Sender<Datagram>,
     drops: Arc<DropCounters>,
     /// Recognises the connection ids that this node gave out.
@@ -65,12 +107,15 @@ pub(crate) struct MeshSocket {
 }
 
 impl MeshSocket {
-    /// A mesh socket over `sockets`, at most one per address family, at least one.
+    /// A mesh socket over `sockets`, at most one per address family, at least one. Labels expire by `clock`,
+    /// and what is forwarded keeps to `limits`.
     pub(crate) fn new(
         sockets: Vec<Arc<dyn AsyncUdpSocket>>,
         inbox: mpsc::Sender<Datagram>,
         drops: Arc<DropCounters>,
         ids: HashedConnectionIdGenerator,
+        clock: Clock,
+        limits: Limits,
     ) -> io::Result<Arc<Self>> {
         let wires = sockets
             .into_iter()
@@ -79,8 +124,17 @@ impl MeshSocket {
         if wires.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no socket to use"));
         }
-        let slots = Slots::new(Arc::clone(&drops));
-        Ok(Arc::new(Self { wires, slots, inbox, drops, ids, turn: AtomicUsize::new(0) }))
+        Ok(Arc::new(Self {
+            wires,
+            slots: Slots::new(Arc::clone(&drops)),
+            labels: Labels::new(limits, clock),
+            early: Early::default(),
+            overflow: Overflow::default(),
+            inbox,
+            drops,
+            ids,
+            turn: AtomicUsize::new(0),
+        }))
     }
 
     /// The table of peers.
@@ -98,6 +152,41 @@ impl MeshSocket {
         self.wire(v6).map(|w| w.local.port())
     }
 
+    /// Packets that arrive over `route` belong to the session on `slot` from now on, unless another peer's
+    /// session has proven the route, in which case nothing changes and this is false.
+    pub(crate) fn accept(&self, slot: SlotId, route: Route) -> bool {
+        self.slots.accept(slot, route)
+    }
+
+    /// The packets of the session on `slot` go over `route` from now on, and those that arrive over it belong
+    /// to it. False, and nothing changes, as in [`accept`](Self::accept).
+    pub(crate) fn set_route(&self, slot: SlotId, route: Route) -> bool {
+        self.slots.set_route(slot, route)
+    }
+
+    /// The route that packets of the session on `slot` take. `None` if the slot is gone, or still tries several.
+    pub(crate) fn route(&self, slot: SlotId) -> Option<Route> {
+        self.slots.routes(slot.addr())?.chosen()
+    }
+
+    /// Sends a frame of the mesh's own. If that is not possible now, it is lost and counted.
+    pub(crate) fn send_frame(&self, route: Route, frame: &[u8]) {
+        match route {
+            Route::Direct(to) => self.send_raw(to, frame),
+            Route::Relayed(circuit) => {
+                if self.send_over(circuit, frame, frame.len().max(1)).is_err() {
+                    self.drops.count(DropReason::SendBufferFull);
+                }
+            }
+        }
+    }
+
+    /// Forgets what has waited long enough. To be called every second or so.
+    pub(crate) fn sweep(&self) {
+        self.slots.sweep();
+        self.early.sweep(&self.drops);
+    }
+
     /// Sends one datagram that is not QUIC.
     pub(crate) fn send_raw(&self, to: SocketAddr, contents: &[u8]) {
         let transmit = Transmit { destination: to, ecn: None, contents, segment_size: None, src_ip: None };
@@ -109,6 +198,23 @@ impl MeshSocket {
 
     fn wire(&self, v6: bool) -> Option<&Wire> {
         self.wires.iter().find(|w| w.local.is_ipv6() == v6)
+    }
+
+    /// Sends QUIC's packets over a route. The only error is `WouldBlock`.
+    fn send_on(&self, route: Route, transmit: &Transmit<'_>) -> io::Result<()> {
+        match route {
+            Route::Direct(destination) => self.send_on_wire(&Transmit {
+                destination,
+                ecn: None,
+                contents: transmit.contents,
+                segment_size: transmit.segment_size,
+                src_ip: None,
+            }),
+            Route::Relayed(circuit) => {
+                let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+                self.send_over(circuit, transmit.contents, segment)
+            }
+        }
     }
 
     /// Sends on the wire of the destination's family. The only error is `WouldBlock`.
@@ -139,19 +245,12 @@ impl AsyncUdpSocket for MeshSocket {
             // The peer's slot went while QUIC still had something to say to it.
             return Ok(());
         };
-        let on_route = |destination| Transmit {
-            destination,
-            ecn: None,
-            contents: transmit.contents,
-            segment_size: transmit.segment_size,
-            src_ip: None,
-        };
         if let Some(route) = routes.chosen() {
-            return self.send_on_wire(&on_route(route));
+            return self.send_on(route, transmit);
         }
         for candidate in routes.candidates() {
             // One full buffer must not keep the others from being tried; QUIC repeats what is lost.
-            if self.send_on_wire(&on_route(candidate)).is_err() {
+            if self.send_on(candidate, transmit).is_err() {
                 self.drops.count(DropReason::SendBufferFull);
             }
         }
@@ -164,7 +263,12 @@ impl AsyncUdpSocket for MeshSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        let waiting = self.overflow.fill(bufs, meta, &self.drops);
+        if waiting > 0 {
+            return Poll::Ready(Ok(waiting));
+        }
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut budget = MAX_BUFFERS;
         for i in 0..self.wires.len() {
             let wire = &self.wires[(first + i) % self.wires.len()];
             let mut errors = 0;
@@ -186,9 +290,21 @@ impl AsyncUdpSocket for MeshSocket {
                 if self.sort(&mut bufs[..count], &mut meta[..count]) {
                     return Poll::Ready(Ok(count));
                 }
+                budget = budget.saturating_sub(count.max(1));
+                if budget == 0 {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
         }
-        Poll::Pending
+        if self.overflow.register(cx.waker()) {
+            return Poll::Pending;
+        }
+        // A change of labels brought something meanwhile.
+        match self.overflow.fill(bufs, meta, &self.drops) {
+            0 => Poll::Pending,
+            filled => Poll::Ready(Ok(filled)),
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

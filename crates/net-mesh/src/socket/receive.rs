@@ -1,21 +1,41 @@
-//! Sorting what arrived: QUIC to QUIC under the peer's virtual address, the rest to the driver.
+//! Sorting what arrived: QUIC to QUIC under the peer's virtual address, relayed datagrams on their way, the
+//! rest to the driver.
 
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::ops::Range;
 
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
+use net_mesh_proto::relay::Step;
+use net_mesh_proto::route::{CircuitId, Route};
 use net_mesh_proto::wire::DatagramKind;
+use net_mesh_proto::wire::frame::{self, PING, PONG, RELAY, RELAY_HEADER};
 use quinn::udp::RecvMeta;
 use quinn::{ConnectionId, ConnectionIdGenerator as _};
 
-use super::MeshSocket;
-use super::routes::PeerRoutes;
-use super::slots::SlotId;
+use super::slots::{Found, SlotId};
+use super::{Datagram, MeshSocket};
 
 /// Smallest datagram that may carry a client's Initial (RFC 9000 §14.1), in bytes.
 const MIN_INITIAL: usize = 1200;
+
+/// Shortest packet that a stateless reset can answer, in bytes: the answer has 22 and must be shorter than
+/// what it answers (RFC 9000 §10.3.3).
+const MIN_STRAY: usize = 23;
+
+/// Where QUIC packets that come over one route belong; asked once for a run of them.
+struct Entry {
+    route: Route,
+    found: Option<Found>,
+}
+
+/// What of a buffer is left for QUIC: one run for one slot, at the buffer's start.
+struct Kept {
+    len: usize,
+    /// The slot's virtual address, and the length of each datagram but the last.
+    run: Option<(SocketAddr, usize)>,
+}
 
 impl MeshSocket {
     /// Rewrites what was received so that only QUIC of known or admissible peers is left in it, from
@@ -31,96 +51,186 @@ impl MeshSocket {
         any
     }
 
-    /// One GRO buffer: datagrams of one source, each `stride` long but the last.
-    fn sort_batch(&self, buf: &mut [u8], meta: &mut RecvMeta) {
-        let source = canonical(meta.addr);
+    /// One GRO buffer: datagrams of one source, each `stride` long but the last. What is left in it belongs
+    /// to one slot; what belongs to others goes to the overflow.
+    pub(super) fn sort_batch(&self, buf: &mut [u8], meta: &mut RecvMeta) {
+        let from = canonical(meta.addr);
         let stride = meta.stride.max(1);
-        let mut slot = self.slots.by_source(source);
-        let mut kept = 0;
+        let len = meta.len.min(buf.len());
+        let mut kept = Kept { len: 0, run: None };
+        let mut direct: Option<Entry> = None;
+        if len == 0 {
+            self.drops.count(DropReason::Empty);
+        }
         let mut start = 0;
-        while start < meta.len {
-            let end = (start + stride).min(meta.len);
-            if self.keep(&buf[start..end], source, &mut slot) {
-                if kept != start {
-                    buf.copy_within(start..end, kept);
+        while start < len {
+            let mut end = (start + stride).min(len);
+            match DatagramKind::of(buf[start]) {
+                DatagramKind::Quic => {
+                    let entry = direct.get_or_insert_with(|| self.entry(Route::Direct(from)));
+                    if let Some(slot) = self.admit(entry, &buf[start..end]) {
+                        self.keep(buf, start..end, slot, stride, &mut kept);
+                    }
                 }
-                kept += end - start;
+                DatagramKind::Frame if buf[start] == RELAY => {
+                    end = end_of_run(&buf[..len], start, stride);
+                    self.relayed(buf, start..end, from, stride, &mut kept);
+                }
+                DatagramKind::Frame => self.own_frame(Route::Direct(from), &buf[start..end]),
+                DatagramKind::Stun => {
+                    self.tell(Datagram::Stun { from, bytes: Bytes::copy_from_slice(&buf[start..end]) });
+                }
+                DatagramKind::Unknown => self.drops.count(DropReason::UnknownFirstByte),
             }
             start = end;
         }
-        if meta.len == 0 {
-            self.drops.count(DropReason::Empty);
-        }
-        meta.len = kept;
-        if let Some((id, _)) = slot {
-            meta.addr = id.addr();
+        meta.len = kept.len;
+        if let Some((addr, stride)) = kept.run {
+            (meta.addr, meta.stride) = (addr, stride);
         }
     }
 
-    /// Whether a datagram is for QUIC; what is not goes its own way from here.
-    fn keep(
-        &self,
-        datagram: &[u8],
-        source: SocketAddr,
-        slot: &mut Option<(SlotId, Arc<PeerRoutes>)>,
-    ) -> bool {
-        let Some(first) = datagram.first() else {
-            self.drops.count(DropReason::Empty);
-            return false;
+    /// Frames with one label, the last perhaps shorter than `stride`.
+    fn relayed(&self, buf: &mut [u8], run: Range<usize>, from: SocketAddr, stride: usize, kept: &mut Kept) {
+        let Some(label) = frame::label(&buf[run.clone()]) else {
+            return self.drops.count(DropReason::MalformedFrame);
         };
-        match DatagramKind::of(*first) {
-            DatagramKind::Quic => self.keep_quic(datagram, source, slot),
-            DatagramKind::Stun => {
-                if self.inbox.try_send((source, Bytes::copy_from_slice(datagram))).is_err() {
-                    self.drops.count(DropReason::QueueFull);
+        let count = run.len().div_ceil(stride);
+        match self.labels.step(from, label, count, run.len() - count * RELAY_HEADER) {
+            Step::Forward { to, label } => self.forward(to, label, &mut buf[run], stride),
+            Step::Deliver(circuit) => self.deliver(buf, run, circuit, stride, kept),
+            Step::Drop(DropReason::UnknownLabel) if self.slots.is_session(Route::Direct(from)) => {
+                self.early.hold(label, from, stride, &buf[run], &self.drops);
+            }
+            Step::Drop(reason) => self.drops.add(reason, count),
+        }
+    }
+
+    /// Frames of a circuit that ends here.
+    fn deliver(&self, buf: &mut [u8], run: Range<usize>, circuit: CircuitId, stride: usize, kept: &mut Kept) {
+        let mut entry = self.entry(Route::Relayed(circuit));
+        for start in run.clone().step_by(stride) {
+            let payload = start + RELAY_HEADER..(start + stride).min(run.end);
+            match DatagramKind::of(buf[payload.start]) {
+                DatagramKind::Quic => {
+                    if let Some(slot) = self.admit(&mut entry, &buf[payload.clone()]) {
+                        self.keep(buf, payload, slot, stride - RELAY_HEADER, kept);
+                    }
                 }
-                false
-            }
-            DatagramKind::Frame => {
-                self.drops.count(DropReason::UnknownFrame);
-                false
-            }
-            DatagramKind::Unknown => {
-                self.drops.count(DropReason::UnknownFirstByte);
-                false
+                DatagramKind::Frame => self.own_frame(entry.route, &buf[payload]),
+                DatagramKind::Stun | DatagramKind::Unknown => {
+                    self.drops.count(DropReason::UnknownFirstByte);
+                }
             }
         }
     }
 
-    fn keep_quic(
-        &self,
-        datagram: &[u8],
-        source: SocketAddr,
-        slot: &mut Option<(SlotId, Arc<PeerRoutes>)>,
-    ) -> bool {
-        let initial = initial_dcid(datagram);
-        if slot.is_none() {
-            let Some(dcid) = initial.filter(|dcid| !self.is_ours(dcid)) else {
-                self.drops.count(DropReason::UnknownSource);
-                return false;
-            };
-            if datagram.len() < MIN_INITIAL {
-                self.drops.count(DropReason::ShortInitial);
-                return false;
+    /// A frame of ours that is not a relayed datagram, or is one inside another.
+    fn own_frame(&self, route: Route, bytes: &[u8]) {
+        match bytes.first() {
+            Some(&(PING | PONG)) => {
+                self.tell(Datagram::Frame { route, bytes: Bytes::copy_from_slice(bytes) });
             }
-            *slot = self.slots.by_initial(dcid, source);
+            _ => self.drops.count(DropReason::UnknownFrame),
         }
-        let Some((_, routes)) = slot else { return false };
+    }
+
+    /// Leaves a datagram in the buffer for QUIC, or copies it to the overflow if the buffer is another's.
+    fn keep(&self, buf: &mut [u8], datagram: Range<usize>, slot: SlotId, stride: usize, kept: &mut Kept) {
+        let addr = slot.addr();
+        let fits = match kept.run {
+            Some(run) => run == (addr, stride),
+            None => !self.overflow.has(addr),
+        };
+        if fits {
+            let len = datagram.len();
+            if datagram.start != kept.len {
+                buf.copy_within(datagram, kept.len);
+            }
+            kept.len += len;
+            kept.run = Some((addr, stride));
+        } else if !self.overflow.push(addr, stride, &buf[datagram]) {
+            self.drops.count(DropReason::QueueFull);
+        }
+    }
+
+    fn tell(&self, datagram: Datagram) {
+        if self.inbox.try_send(datagram).is_err() {
+            self.drops.count(DropReason::QueueFull);
+        }
+    }
+
+    fn entry(&self, route: Route) -> Entry {
+        Entry { route, found: self.slots.by_source(route) }
+    }
+
+    /// The slot that a QUIC packet over a route is for. `None` if it was dropped.
+    fn admit(&self, entry: &mut Entry, datagram: &[u8]) -> Option<SlotId> {
+        let initial = initial_dcid(datagram).filter(|dcid| !self.is_ours(dcid));
+        match entry.found {
+            // A settled slot gives way on routes it has not proven: someone else may be there.
+            Some(Found { settled: true, proven: false, .. })
+                if initial.is_some() && datagram.len() >= MIN_INITIAL =>
+            {
+                entry.found = self.slots.by_initial(initial?, entry.route);
+            }
+            Some(_) => {}
+            None => match initial {
+                Some(_) if datagram.len() < MIN_INITIAL => self.drops.count(DropReason::ShortInitial),
+                Some(dcid) => entry.found = self.slots.by_initial(dcid, entry.route),
+                None => return self.stray(entry.route, datagram),
+            },
+        }
+        let found = entry.found.as_mut()?;
         // A client's first flight proves nothing. What answers us carries a connection id that we chose,
         // which nobody knows who has not received from us.
-        if destination_id(datagram, self.ids.cid_len()).is_some_and(|id| self.is_ours(id)) {
-            routes.proven(source);
+        // While a slot is unsettled that is a handshake packet: a short header may be that of a session whose
+        // peer has just moved here, and is no word for a stranger.
+        let counts = found.settled || datagram.first().is_some_and(|first| first & 0x80 != 0);
+        if !found.proven
+            && counts
+            && destination_id(datagram, self.ids.cid_len()).is_some_and(|id| self.is_ours(id))
+        {
+            found.proven = true;
+            self.slots.prove(found.slot, entry.route);
         }
-        true
+        Some(found.slot)
     }
-}
 
-impl MeshSocket {
-    /// Whether a connection id was chosen by this node.
+    /// A packet that starts nothing, over a route of nobody's. If an earlier run of this node made its
+    /// connection id, QUIC tells the sender that the connection is gone.
+    fn stray(&self, route: Route, datagram: &[u8]) -> Option<SlotId> {
+        let short = datagram.first().is_some_and(|first| first & 0x80 == 0);
+        let id = destination_id(datagram, self.ids.cid_len());
+        let answered = short && datagram.len() >= MIN_STRAY && id.is_some_and(|id| self.is_ours(id));
+        let slot = if answered { self.slots.stray(route) } else { None };
+        if slot.is_none() {
+            self.drops.count(DropReason::UnknownSource);
+        }
+        slot
+    }
+
+    /// Whether a connection id was chosen by this node, in this run or an earlier one.
     fn is_ours(&self, id: &[u8]) -> bool {
         // The generator expects ids of its own length.
         id.len() == self.ids.cid_len() && self.ids.validate(&ConnectionId::new(id)).is_ok()
     }
+}
+
+/// Where the run of frames ends that have the label of the one at `start`.
+fn end_of_run(buf: &[u8], start: usize, stride: usize) -> usize {
+    let Some((header, _)) = buf[start..].split_first_chunk::<RELAY_HEADER>() else { return buf.len() };
+    let mut end = (start + stride).min(buf.len());
+    if stride <= RELAY_HEADER {
+        return end;
+    }
+    while let Some((next, payload)) = buf[end..].split_first_chunk::<RELAY_HEADER>()
+        && next == header
+        && !payload.is_empty()
+    {
+        end = (end + stride).min(buf.len());
+    }
+    end
 }
 
 /// The destination connection id of any QUIC packet (RFC 8999 §5), where those of this node have

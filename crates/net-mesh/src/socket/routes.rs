@@ -1,26 +1,26 @@
-//! Where a peer can be reached: the candidates of a session being set up, then the one that works.
+//! Which ways lead to a peer: the candidates of a session being set up, then the one that is used.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Addresses tried for one session. A record holds as many; more would only be more strangers.
-pub(crate) const MAX_CANDIDATES: usize = net_mesh_proto::membership::MAX_CANDIDATES;
+use net_mesh_proto::route::Route;
+
+/// Ways tried for one session: as many addresses as a record holds, and one circuit. More would only be
+/// more strangers.
+pub(crate) const MAX_CANDIDATES: usize = net_mesh_proto::membership::MAX_CANDIDATES + 1;
 
 /// The ways to one peer.
 ///
-/// Until one of the candidates has proved itself, everything is sent to all of them: a first packet
-/// that only tries one address would wait for a timeout when that one is dead.
+/// Until one of the candidates has proved itself, everything is sent over all of them: a first packet
+/// that only tries one way would wait for a timeout when that one is dead.
 #[derive(Debug, Default)]
 pub(crate) struct PeerRoutes {
     state: Mutex<State>,
-    settled: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    candidates: Vec<SocketAddr>,
-    chosen: Option<SocketAddr>,
+    candidates: Vec<Route>,
+    chosen: Option<Route>,
 }
 
 impl PeerRoutes {
@@ -28,40 +28,41 @@ impl PeerRoutes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The route in use, once one has proved itself.
-    pub(crate) fn chosen(&self) -> Option<SocketAddr> {
+    /// The route in use, once one has proved itself or was set.
+    pub(crate) fn chosen(&self) -> Option<Route> {
         self.state().chosen
     }
 
-    /// Every address the peer may be at.
-    pub(crate) fn candidates(&self) -> Vec<SocketAddr> {
+    /// Every way the peer may be reached.
+    pub(crate) fn candidates(&self) -> Vec<Route> {
         self.state().candidates.clone()
     }
 
-    /// Adds an address the peer may be at. False if there is no room.
-    pub(crate) fn add_candidate(&self, addr: SocketAddr) -> bool {
+    /// Adds a way the peer may be reached. False if there is no room.
+    pub(super) fn add_candidate(&self, route: Route) -> bool {
         let mut state = self.state();
-        if state.candidates.contains(&addr) {
+        if state.candidates.contains(&route) {
             return true;
         }
         let room = state.candidates.len() < MAX_CANDIDATES;
         if room {
-            state.candidates.push(addr);
+            state.candidates.push(route);
         }
         room
     }
 
-    /// Notes that packets pass both ways with `addr`. The first such address is the route: it answered
-    /// fastest. Free once the routes are settled.
-    pub(crate) fn proven(&self, addr: SocketAddr) {
-        if !self.settled.load(Ordering::Relaxed) {
-            self.state().chosen.get_or_insert(addr);
-        }
+    /// Notes that packets pass both ways over `route`. The first such route is used: it answered fastest.
+    pub(super) fn proven(&self, route: Route) {
+        self.state().chosen.get_or_insert(route);
+    }
+
+    /// Uses `route` from now on.
+    pub(super) fn set(&self, route: Route) {
+        self.state().chosen = Some(route);
     }
 
     /// Ends the search: the peer is authenticated, and what was found stays.
-    pub(crate) fn settle(&self) -> Option<SocketAddr> {
-        self.settled.store(true, Ordering::Relaxed);
+    pub(super) fn settle(&self) -> Option<Route> {
         let mut state = self.state();
         if state.chosen.is_none() {
             state.chosen = state.candidates.first().copied();

@@ -1,9 +1,14 @@
 //! Which virtual address stands for whom.
 //!
 //! A slot is a virtual address: a ULA (RFC 4193) with the slot's number. QUIC ties a connection to one
-//! for life. A dial makes a slot with the peer's candidate addresses; an Initial from a stranger makes
+//! for life. A dial makes a slot with the peer's candidate routes; an Initial from a stranger makes
 //! a *provisional* one, keyed by its destination connection id, so that copies of it over several routes
-//! end in one connection. Packets find their slot by source address.
+//! end in one connection. Packets find their slot by the route they came over.
+//!
+//! A slot's hold on a route is *proven* once a packet came over it with a connection id that this node
+//! chose: only who hears this node knows one. A settled slot keeps the routes that were tried and not proven,
+//! since its peer may yet answer over them, but loses them to whoever else turns up there: two homes may
+//! use the same private addresses.
 //!
 //! Provisional slots are bounded: past [`MAX_PROVISIONAL`] the oldest that nobody works on is given up,
 //! which at worst costs its handshake. Dialled and adopted ones are as many as the node has sessions.
@@ -15,6 +20,7 @@ use std::time::Duration;
 
 use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
+use net_mesh_proto::route::Route;
 use tokio::time::Instant;
 
 use super::counters::DropCounters;
@@ -24,9 +30,20 @@ use super::routes::PeerRoutes;
 /// hundreds of joins a second; each costs about a hundred bytes here and the QUIC state beside it.
 pub(crate) const MAX_PROVISIONAL: usize = 1024;
 
-/// Addresses that copies of one Initial may come from: answers go to all of them until one proves itself,
-/// and they may be forged.
+/// Routes that copies of one Initial may come over: answers go over all of them until one proves itself,
+/// and addresses may be forged.
 const MAX_SOURCES: usize = 4;
+
+/// Routes that lead to one settled slot. A session has one in use, some that are being proved, and those
+/// of before; past this the oldest that is not in use makes room.
+const MAX_ACCEPTED: usize = 32;
+
+/// Shortest time between two packets of an earlier run's connections that QUIC gets to answer. QUIC itself
+/// sends stateless resets no faster.
+const STRAY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The slot through which QUIC answers packets of connections that this run of the node knows nothing of.
+const STRAY: SlotId = SlotId(u64::MAX);
 
 /// How long a stranger's slot waits to become a handshake. A handshake over a slow satellite path with a
 /// lost packet takes about three seconds.
@@ -64,26 +81,48 @@ impl SlotId {
 #[derive(Debug)]
 struct Slot {
     routes: Arc<PeerRoutes>,
-    /// The source addresses that lead here.
-    sources: Vec<SocketAddr>,
-    /// Whose it is, once that is known.
+    /// The routes that lead here, oldest first.
+    sources: Vec<Route>,
+    /// Whose it is, or is to be, once that is known.
     owner: Option<NodeId>,
+    /// Whether the peer is authenticated.
+    settled: bool,
     /// How many connections and attempts use it.
     users: usize,
-    /// For a stranger's slot, while the peer is not authenticated: the connection id that leads here,
-    /// and since when.
-    handshake: Option<(Dcid, Instant)>,
+    /// The connection id that leads here, for a slot made by an Initial.
+    dcid: Option<Dcid>,
+    /// For a stranger's slot, while the peer is not authenticated: since when.
+    handshake: Option<Instant>,
+}
+
+/// Where packets of a route belong.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    slot: SlotId,
+    proven: bool,
+}
+
+/// What is known of the slot that a route leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) slot: SlotId,
+    /// Whether the slot's peer has proved that it is at the other end of the route.
+    pub(super) proven: bool,
+    /// Whether the slot's peer is authenticated.
+    pub(super) settled: bool,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     slots: HashMap<SlotId, Slot>,
-    by_source: HashMap<SocketAddr, SlotId>,
+    by_source: HashMap<Route, Source>,
     by_dcid: HashMap<Dcid, SlotId>,
     /// Provisional slots, oldest first. May name slots that are gone or settled.
     provisional: VecDeque<SlotId>,
     provisional_len: usize,
     next: u64,
+    /// When [`STRAY`] was used last.
+    stray: Option<Instant>,
 }
 
 /// The table of slots.
@@ -106,30 +145,34 @@ impl Slots {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot for dialling `peer` (any member where `None`) at these addresses, held until it is
+    /// A slot for dialling `peer` (any member where `None`) over these routes, held until it is
     /// [released](Self::release).
     ///
-    /// One source leads to one slot only. Where an address already leads to a slot of the same peer, or
-    /// of a stranger whose handshake is in progress (most likely the same peer dialling us), that slot
-    /// is shared; where it leads to someone else's (two homes may use the same private addresses), the
-    /// address is left out. `None` if no address is left.
-    pub(crate) fn dial(&self, peer: Option<NodeId>, candidates: &[SocketAddr]) -> Option<SlotId> {
+    /// One route leads to one slot only. Where one already leads to a slot of the same peer, or of a
+    /// stranger whose handshake is in progress (most likely the same peer dialling us), that slot is
+    /// shared; where it leads to someone else's, it is left out, unless that is settled and has not proven
+    /// it. A stranger's slot gets no further routes: it may not be the peer's. `None` if no route is left.
+    pub(crate) fn dial(&self, peer: Option<NodeId>, candidates: &[Route]) -> Option<SlotId> {
         let mut table = self.write();
-        let taken = |table: &Table, addr: &SocketAddr| {
-            let slot = *table.by_source.get(addr)?;
-            Some((slot, table.slots.get(&slot)?.owner))
-        };
-        let shared = candidates
-            .iter()
-            .filter_map(|a| taken(&table, a))
-            .find_map(|(slot, owner)| (owner.is_none() || peer.is_none() || owner == peer).then_some(slot));
-        let free: Vec<_> = candidates.iter().filter(|a| taken(&table, a).is_none()).copied().collect();
+        let mut shared = None;
+        let mut free = Vec::new();
+        for route in candidates {
+            match table.holder(*route) {
+                Some((slot, entry)) if entry.owner.is_none() || peer.is_none() || entry.owner == peer => {
+                    shared = shared.or(Some(slot));
+                }
+                Some(_) => {}
+                None => free.push(*route),
+            }
+        }
         if shared.is_none() && free.is_empty() {
             return None;
         }
         let slot = shared.unwrap_or_else(|| table.create(None));
-        for addr in free {
-            table.add_source(slot, addr);
+        if table.slots.get(&slot).is_some_and(|s| s.handshake.is_none()) {
+            for route in free {
+                table.add_source(slot, route);
+            }
         }
         let entry = table.slots.get_mut(&slot)?;
         entry.users += 1;
@@ -137,20 +180,27 @@ impl Slots {
         Some(slot)
     }
 
-    /// The slot that packets from `source` belong to.
-    pub(super) fn by_source(&self, source: SocketAddr) -> Option<(SlotId, Arc<PeerRoutes>)> {
+    /// The slot that packets over `route` belong to.
+    pub(super) fn by_source(&self, route: Route) -> Option<Found> {
         let table = self.read();
-        let id = *table.by_source.get(&source)?;
-        Some((id, Arc::clone(&table.slots.get(&id)?.routes)))
+        let source = table.by_source.get(&route)?;
+        let settled = table.slots.get(&source.slot)?.settled;
+        Some(Found { slot: source.slot, proven: source.proven, settled })
     }
 
-    /// The slot for an Initial with the destination connection id `dcid` from a new `source`.
-    pub(super) fn by_initial(&self, dcid: &[u8], source: SocketAddr) -> Option<(SlotId, Arc<PeerRoutes>)> {
+    /// Whether `route` is proven to lead to an authenticated peer.
+    pub(super) fn is_session(&self, route: Route) -> bool {
+        self.by_source(route).is_some_and(|found| found.proven && found.settled)
+    }
+
+    /// The slot for an Initial with the destination connection id `dcid` over a route that is new, or that
+    /// leads to a settled slot which has not proven it.
+    pub(super) fn by_initial(&self, dcid: &[u8], route: Route) -> Option<Found> {
         let mut key = ([0; 20], u8::try_from(dcid.len()).ok()?);
         key.0.get_mut(..dcid.len())?.copy_from_slice(dcid);
         let mut table = self.write();
-        let id = match table.by_dcid.get(&key) {
-            Some(id) => *id,
+        let slot = match table.by_dcid.get(&key) {
+            Some(slot) => *slot,
             None => {
                 if table.provisional_len >= MAX_PROVISIONAL {
                     self.drops.count(DropReason::TooManyHandshakes);
@@ -158,28 +208,54 @@ impl Slots {
                         return None;
                     }
                 }
-                let id = table.create(Some((key, Instant::now())));
-                table.by_dcid.insert(key, id);
-                table.provisional.push_back(id);
+                let slot = table.create(Some(key));
+                table.provisional.push_back(slot);
                 table.provisional_len += 1;
                 table.oldest_handshake();
-                id
+                slot
             }
         };
-        let crowded = table.slots.get(&id).is_none_or(|s| {
-            s.handshake.is_some() && s.sources.len() >= MAX_SOURCES && !s.sources.contains(&source)
-        });
-        if crowded || !table.add_source(id, source) {
+        let entry = table.slots.get(&slot)?;
+        let settled = entry.settled;
+        let crowded = entry.sources.len() >= MAX_SOURCES && !entry.sources.contains(&route);
+        if crowded || !table.add_source(slot, route) {
             self.drops.count(DropReason::TableFull);
             return None;
         }
-        Some((id, Arc::clone(&table.slots.get(&id)?.routes)))
+        Some(Found { slot, proven: false, settled })
+    }
+
+    /// A packet over `route` carried a connection id that this node chose.
+    pub(super) fn prove(&self, slot: SlotId, route: Route) {
+        let mut table = self.write();
+        if let Some(source) = table.by_source.get_mut(&route).filter(|s| s.slot == slot) {
+            source.proven = true;
+            if let Some(entry) = table.slots.get(&slot) {
+                entry.routes.proven(route);
+            }
+        }
+    }
+
+    /// A slot through which QUIC can answer one packet from `route` for a connection of an earlier run of
+    /// this node, which it does with a stateless reset (RFC 9000 §10.3). `None` more often than every
+    /// [`STRAY_INTERVAL`]. It serves until the next packet of this kind, or a [`sweep`](Self::sweep).
+    pub(super) fn stray(&self, route: Route) -> Option<SlotId> {
+        let mut table = self.write();
+        let now = Instant::now();
+        if table.stray.is_some_and(|last| now - last < STRAY_INTERVAL) {
+            return None;
+        }
+        table.stray = Some(now);
+        let slot = Slot::new(None);
+        slot.routes.set(route);
+        table.slots.insert(STRAY, slot);
+        Some(STRAY)
     }
 
     /// The routes behind a virtual address.
     pub(crate) fn routes(&self, addr: SocketAddr) -> Option<Arc<PeerRoutes>> {
-        let id = SlotId::of(addr)?;
-        self.read().slots.get(&id).map(|s| Arc::clone(&s.routes))
+        let slot = SlotId::of(addr)?;
+        self.read().slots.get(&slot).map(|s| Arc::clone(&s.routes))
     }
 
     /// Handshakes by strangers in progress.
@@ -193,16 +269,38 @@ impl Slots {
     }
 
     /// The peer behind a slot is authenticated: its route is fixed and returned.
-    pub(crate) fn settle(&self, slot: SlotId, peer: NodeId) -> Option<SocketAddr> {
+    pub(crate) fn settle(&self, slot: SlotId, peer: NodeId) -> Option<Route> {
         let mut table = self.write();
         table.end_handshake(slot);
         let entry = table.slots.get_mut(&slot)?;
         entry.owner = Some(peer);
+        entry.settled = true;
         entry.routes.settle()
     }
 
+    /// Packets over `route` belong to the settled `slot` from now on. False if another peer's slot has proven
+    /// the route, or `slot` is gone.
+    pub(super) fn accept(&self, slot: SlotId, route: Route) -> bool {
+        self.write().accept(slot, route)
+    }
+
+    /// As [`accept`](Self::accept), and `slot`'s packets go over `route` from now on. The caller knows that
+    /// the peer hears this node there, which makes the route proven.
+    pub(super) fn set_route(&self, slot: SlotId, route: Route) -> bool {
+        let mut table = self.write();
+        if !table.accept(slot, route) {
+            return false;
+        }
+        if let Some(source) = table.by_source.get_mut(&route) {
+            source.proven = true;
+        }
+        let Some(entry) = table.slots.get(&slot) else { return false };
+        entry.routes.set(route);
+        true
+    }
+
     /// A connection on the slot has ended. If it was the last, the slot still serves for saying so, but its
-    /// addresses are free: the next attempt must not be tied to the route that may have died.
+    /// routes are free: the next attempt must not be tied to the one that may have died.
     pub(crate) fn retire(&self, slot: SlotId) {
         let mut table = self.write();
         let Some(entry) = table.slots.get_mut(&slot).filter(|s| s.users <= 1) else { return };
@@ -223,12 +321,15 @@ impl Slots {
     }
 
     /// Removes strangers' slots that became no handshake within [`HANDSHAKE_LIMIT`].
-    pub(crate) fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut table = self.write();
+        if table.stray.is_some_and(|last| now - last > STRAY_INTERVAL) {
+            table.slots.remove(&STRAY);
+        }
         while let Some(oldest) = table.oldest_handshake() {
             let stale = table.slots.get(&oldest).is_some_and(|s| {
-                s.users == 0 && s.handshake.is_some_and(|(_, since)| now - since > HANDSHAKE_LIMIT)
+                s.users == 0 && s.handshake.is_some_and(|since| now - since > HANDSHAKE_LIMIT)
             });
             if !stale {
                 return;
@@ -238,31 +339,97 @@ impl Slots {
     }
 }
 
+impl Slot {
+    fn new(dcid: Option<Dcid>) -> Self {
+        Self {
+            routes: Arc::default(),
+            sources: Vec::new(),
+            owner: None,
+            settled: false,
+            users: 0,
+            dcid,
+            handshake: dcid.map(|_| Instant::now()),
+        }
+    }
+}
+
 impl Table {
-    fn create(&mut self, handshake: Option<(Dcid, Instant)>) -> SlotId {
+    fn create(&mut self, dcid: Option<Dcid>) -> SlotId {
         let id = SlotId(self.next);
         self.next += 1;
-        let slot = Slot { routes: Arc::default(), sources: Vec::new(), owner: None, users: 0, handshake };
-        self.slots.insert(id, slot);
+        self.slots.insert(id, Slot::new(dcid));
+        if let Some(dcid) = dcid {
+            self.by_dcid.insert(dcid, id);
+        }
         id
     }
 
-    /// Lets packets from `source` lead to `slot`. False if the slot has too many sources.
-    fn add_source(&mut self, slot: SlotId, source: SocketAddr) -> bool {
-        let Some(entry) = self.slots.get_mut(&slot) else { return false };
-        if !entry.routes.add_candidate(source) {
+    /// The slot that has more right to `route` than whoever comes next.
+    fn holder(&self, route: Route) -> Option<(SlotId, &Slot)> {
+        let source = self.by_source.get(&route)?;
+        let slot = self.slots.get(&source.slot)?;
+        (source.proven || !slot.settled).then_some((source.slot, slot))
+    }
+
+    /// Lets packets over `route` lead to `slot`, if nobody has more right to it, and makes it a candidate.
+    /// False if the slot has too many.
+    fn add_source(&mut self, slot: SlotId, route: Route) -> bool {
+        if !self.slots.get(&slot).is_some_and(|s| s.routes.add_candidate(route)) {
             return false;
         }
-        self.by_source.entry(source).or_insert_with(|| {
-            entry.sources.push(source);
-            slot
-        });
+        if self.holder(route).is_none() {
+            self.point(route, slot);
+        }
         true
     }
 
+    fn accept(&mut self, slot: SlotId, route: Route) -> bool {
+        let Some(entry) = self.slots.get(&slot) else { return false };
+        let (owner, used) = (entry.owner, entry.routes.chosen());
+        match self.by_source.get(&route).copied() {
+            Some(source) if source.slot == slot => return true,
+            Some(source) if source.proven => {
+                // Connections with one peer may replace each other on a route.
+                let same =
+                    self.slots.get(&source.slot).is_some_and(|s| s.owner.is_some() && s.owner == owner);
+                if !same {
+                    return false;
+                }
+            }
+            _ => {}
+        }
+        let oldest =
+            entry.sources.iter().find(|r| entry.sources.len() >= MAX_ACCEPTED && Some(**r) != used).copied();
+        if let Some(oldest) = oldest {
+            self.unpoint(oldest);
+        }
+        self.point(route, slot);
+        true
+    }
+
+    /// Makes `route` lead to `slot`, and to no other.
+    fn point(&mut self, route: Route, slot: SlotId) {
+        if self.by_source.get(&route).is_some_and(|s| s.slot == slot) {
+            return;
+        }
+        self.unpoint(route);
+        if let Some(entry) = self.slots.get_mut(&slot) {
+            entry.sources.push(route);
+            self.by_source.insert(route, Source { slot, proven: false });
+        }
+    }
+
+    fn unpoint(&mut self, route: Route) {
+        if let Some(source) = self.by_source.remove(&route)
+            && let Some(entry) = self.slots.get_mut(&source.slot)
+        {
+            entry.sources.retain(|r| *r != route);
+        }
+    }
+
+    /// The connection id keeps leading to the slot: late copies of the Initial are still that handshake's.
     fn end_handshake(&mut self, slot: SlotId) {
-        if let Some((dcid, _)) = self.slots.get_mut(&slot).and_then(|s| s.handshake.take()) {
-            self.by_dcid.remove(&dcid);
+        if self.slots.get_mut(&slot).and_then(|s| s.handshake.take()).is_some() {
             self.provisional_len -= 1;
         }
     }
@@ -272,6 +439,9 @@ impl Table {
         if let Some(entry) = self.slots.remove(&slot) {
             for source in entry.sources {
                 self.by_source.remove(&source);
+            }
+            if let Some(dcid) = entry.dcid {
+                self.by_dcid.remove(&dcid);
             }
         }
     }
@@ -297,112 +467,5 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addr(n: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], n))
-    }
-
-    fn slots() -> Slots {
-        Slots::new(Arc::new(DropCounters::default()))
-    }
-
-    #[test]
-    fn a_virtual_address_and_its_slot_stand_for_each_other() {
-        for n in [0, 1, 0x1234_5678_9abc_def0] {
-            assert_eq!(SlotId::of(SlotId(n).addr()), Some(SlotId(n)));
-        }
-        assert_eq!(SlotId::of(addr(1)), None);
-    }
-
-    #[test]
-    fn copies_of_one_initial_over_two_routes_share_a_slot() {
-        let slots = slots();
-        let (a, _) = slots.by_initial(b"12345678", addr(1)).unwrap();
-        let (b, routes) = slots.by_initial(b"12345678", addr(2)).unwrap();
-        assert_eq!(a, b);
-        assert_eq!(routes.candidates(), [addr(1), addr(2)]);
-        for n in 3..=4 {
-            assert!(slots.by_initial(b"12345678", addr(n)).is_some());
-        }
-        assert!(slots.by_initial(b"12345678", addr(5)).is_none(), "answers would go to too many");
-        let (c, _) = slots.by_initial(b"87654321", addr(6)).unwrap();
-        assert_ne!(a, c);
-        assert_eq!(slots.provisional(), 2);
-    }
-
-    #[test]
-    fn a_flood_of_initials_evicts_the_oldest_handshake_and_no_settled_session() {
-        let slots = slots();
-        let (session, _) = slots.by_initial(b"session!", addr(1)).unwrap();
-        slots.settle(session, NodeId([1; 32]));
-        let (first, _) = slots.by_initial(b"first...", addr(2)).unwrap();
-        let (worked_on, _) = slots.by_initial(b"workedon", addr(3)).unwrap();
-        assert!(slots.hold(worked_on));
-        for n in 0..MAX_PROVISIONAL as u64 {
-            let source = SocketAddr::from(([198, 51, 100, 7], 1000 + u16::try_from(n).unwrap()));
-            slots.by_initial(&n.to_be_bytes(), source).unwrap();
-        }
-        assert_eq!(slots.provisional(), MAX_PROVISIONAL);
-        assert!(slots.routes(session.addr()).is_some());
-        assert!(slots.routes(first.addr()).is_none());
-        assert!(slots.routes(worked_on.addr()).is_some());
-        assert!(slots.by_source(addr(2)).is_none(), "nothing is left of it");
-    }
-
-    #[test]
-    fn a_released_slot_leaves_nothing_behind() {
-        let slots = slots();
-        let slot = slots.dial(None, &[addr(1), addr(2)]).unwrap();
-        assert_eq!(slots.by_source(addr(2)).unwrap().0, slot);
-        slots.release(slot);
-        assert!(slots.by_source(addr(1)).is_none());
-        assert!(slots.routes(slot.addr()).is_none());
-        assert_eq!(slots.provisional(), 0);
-    }
-
-    #[test]
-    fn two_peers_with_one_private_address_do_not_get_each_others_packets() {
-        let slots = slots();
-        let (x, y) = (NodeId([1; 32]), NodeId([2; 32]));
-        let first = slots.dial(Some(x), &[addr(1), addr(2)]).unwrap();
-        assert_eq!(slots.dial(Some(y), &[addr(1)]), None);
-        let second = slots.dial(Some(y), &[addr(1), addr(3)]).unwrap();
-        assert_ne!(first, second);
-        assert_eq!(slots.routes(second.addr()).unwrap().candidates(), [addr(3)]);
-        assert_eq!(slots.dial(Some(x), &[addr(2), addr(4)]), Some(first), "the same peer shares its slot");
-        slots.release(first);
-        assert_eq!(slots.by_source(addr(4)).unwrap().0, first, "it is still in use");
-        slots.release(first);
-        assert!(slots.by_source(addr(4)).is_none());
-    }
-
-    #[test]
-    fn the_addresses_of_an_ended_session_are_free_while_its_end_is_still_being_told() {
-        let slots = slots();
-        let peer = Some(NodeId([1; 32]));
-        let ended = slots.dial(peer, &[addr(1)]).unwrap();
-        slots.settle(ended, NodeId([1; 32]));
-        slots.retire(ended);
-        let next = slots.dial(peer, &[addr(1), addr(2)]).unwrap();
-        assert_ne!(next, ended);
-        assert_eq!(slots.routes(next.addr()).unwrap().candidates(), [addr(1), addr(2)]);
-        assert_eq!(slots.routes(ended.addr()).unwrap().chosen(), Some(addr(1)));
-        slots.release(ended);
-        assert_eq!(slots.by_source(addr(1)).unwrap().0, next, "the end of the old slot takes nothing away");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_never_becomes_a_handshake_is_swept_away() {
-        let slots = slots();
-        let (held, _) = slots.by_initial(b"held....", addr(1)).unwrap();
-        slots.settle(held, NodeId([1; 32]));
-        slots.by_initial(b"junk....", addr(2)).unwrap();
-        tokio::time::advance(HANDSHAKE_LIMIT + Duration::from_millis(1)).await;
-        slots.sweep();
-        assert_eq!(slots.provisional(), 0);
-        assert!(slots.by_source(addr(2)).is_none());
-        assert!(slots.by_source(addr(1)).is_some());
-    }
-}
+#[path = "slots_tests.rs"]
+mod tests;

@@ -38,7 +38,8 @@ fn bench() -> Bench {
     let (tx, inbox) = mpsc::channel(INBOX);
     let ids = quinn_proto::HashedConnectionIdGenerator::from_key(1);
     let drops = Arc::new(DropCounters::default());
-    let socket = MeshSocket::new(vec![Arc::new(Sink)], tx, Arc::clone(&drops), ids).unwrap();
+    let (clock, limits) = (Clock::start(), Limits::default());
+    let socket = MeshSocket::new(vec![Arc::new(Sink)], tx, Arc::clone(&drops), ids, clock, limits).unwrap();
     Bench { socket, inbox, drops }
 }
 
@@ -66,15 +67,32 @@ fn initial() -> Vec<u8> {
     packet
 }
 
+/// A connection id that the node under test chose.
+fn our_id() -> quinn::ConnectionId {
+    quinn_proto::HashedConnectionIdGenerator::from_key(1).generate_cid()
+}
+
+/// A packet with a long header that answers the node under test, of 30 bytes.
+fn handshake() -> Vec<u8> {
+    let id = our_id();
+    let mut packet = vec![0xe1, 0, 0, 0, 1, u8::try_from(id.len()).unwrap()];
+    packet.extend_from_slice(&id);
+    packet.resize(30, 0);
+    packet
+}
+
 #[test]
 fn every_stride_of_a_batch_is_sorted_by_its_own_first_byte() {
     let mut bench = bench();
-    let slot = bench.socket.slots().dial(None, &[peer()]).unwrap();
-    let batch = [[0x41, 1, 1], [0x00, 2, 2], [0x42, 3, 3], [0x10, 4, 4], [0x43, 5, 5], [0x80, 6, 6]].concat();
+    let slot = bench.socket.slots().dial(None, &[Route::Direct(peer())]).unwrap();
+    let batch = [[0x41, 1, 1], [0x00, 2, 2], [0x42, 3, 3], [0x10, 4, 4], [0x43, 5, 5], [0x8f, 6, 6]].concat();
     let (left, from) = bench.receive(peer(), 3, &[batch, vec![0x44, 7]].concat());
     assert_eq!(left, [0x41, 1, 1, 0x42, 3, 3, 0x43, 5, 5, 0x44, 7]);
     assert_eq!(from, slot.addr());
-    assert_eq!(bench.inbox.try_recv().unwrap(), (peer(), Bytes::from_static(&[0x00, 2, 2])));
+    assert_eq!(
+        bench.inbox.try_recv().unwrap(),
+        Datagram::Stun { from: peer(), bytes: Bytes::from_static(&[0x00, 2, 2]) }
+    );
     assert_eq!(bench.drops.of(DropReason::UnknownFirstByte), 1);
     assert_eq!(bench.drops.of(DropReason::UnknownFrame), 1);
 }
@@ -98,11 +116,10 @@ fn a_route_is_proven_by_what_answers_us() {
     let (_, from) = bench.receive(peer(), 1200, &initial());
     let routes = bench.socket.slots().routes(from).unwrap();
     assert_eq!(routes.chosen(), None);
-    bench.receive(peer(), 30, &[0x41; 30]);
+    bench.receive(peer(), 30, &[0xe1; 30]);
     assert_eq!(routes.chosen(), None, "anyone could have sent that");
-    let ours = quinn_proto::HashedConnectionIdGenerator::from_key(1).generate_cid();
-    bench.receive(peer(), 30, &[&[0x41], &ours[..], &[0; 21]].concat());
-    assert_eq!(routes.chosen(), Some(peer()));
+    bench.receive(peer(), 30, &handshake());
+    assert_eq!(routes.chosen(), Some(Route::Direct(peer())));
 }
 
 #[test]

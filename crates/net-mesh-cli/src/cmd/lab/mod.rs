@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `world` | the small internet, who is in it, and what must come true there |
 //! | `run` | the nodes' lives: start, meet, publish, and what was seen |
+//! | `cold` | pairs that never spoke: how long the first event and a direct way take |
 //! | `report` | the result as JSON and for people |
 //! | `progress` | the line on stderr |
 
+mod cold;
 mod progress;
 mod report;
 mod run;
@@ -54,8 +56,10 @@ impl Lab {
             .context("cannot start the runtime")?;
         let mut progress = Progress::new();
         let observed = runtime.block_on(run::run(&world, internet, &mut progress));
+        progress.show("pairs that never spoke", "");
+        let cold = runtime.block_on(cold::run(self.seed));
         progress.end();
-        let report = Report::new(&world, &observed?);
+        let report = Report::new(&world, &observed?, cold?);
         if self.json {
             stdout::line(&serde_json::to_string_pretty(&report.json)?)?;
         } else {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use net_mesh_sim::oracle::Reach;
 use serde::Serialize;
 
+use super::cold::{self, Cold};
 use super::run::{EVENTS, Observed};
 use super::world::World;
 use crate::table::{Column, Table};
@@ -17,6 +18,8 @@ pub(super) struct LabJson {
     seed: u64,
     nodes: Vec<NodeJson>,
     pairs: Vec<PairJson>,
+    /// Pairs that never spoke before, each in an internet of its own.
+    cold: Vec<Cold>,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,7 +50,7 @@ struct PairJson {
 /// The result, and what it needs to be explained.
 pub(super) struct Report {
     pub(super) json: LabJson,
-    /// Why a pair has no path, in the order of `json.pairs`.
+    /// Why a pair has the path it has, in the order of `json.pairs`.
     reasons: Vec<&'static str>,
     took: Duration,
 }
@@ -63,7 +66,7 @@ impl PairJson {
 }
 
 impl Report {
-    pub(super) fn new(world: &World, observed: &Observed) -> Self {
+    pub(super) fn new(world: &World, observed: &Observed, cold: Vec<Cold>) -> Self {
         let nodes = world.nodes.iter().zip(&observed.found);
         let nodes = nodes.map(|(node, found)| NodeJson {
             name: node.name.into(),
@@ -87,7 +90,7 @@ impl Report {
                 reasons.push(outlook.reason);
             }
         }
-        let json = LabJson { seed: world.seed, nodes: nodes.collect(), pairs };
+        let json = LabJson { seed: world.seed, nodes: nodes.collect(), pairs, cold };
         Self { json, reasons, took: observed.took }
     }
 
@@ -102,6 +105,7 @@ impl Report {
             let PairJson { from, to, path, expected, delivered, published, .. } = pair;
             format!("{from} to {to} is {path} with {delivered}/{published} events instead of {expected}")
         }));
+        wrong.extend(cold::wrong(&self.json.cold));
         wrong
     }
 
@@ -118,7 +122,8 @@ impl Report {
         text.push_str("\nThe path of every pair, from the node of the row to the node of the column:\n\n");
         text.push_str(&self.matrix());
         text.push_str(&self.legend());
-        text.push_str(&self.pathless());
+        text.push_str(&self.relayed());
+        text.push_str(&cold::human(&self.json.cold));
         let wrong = self.wrong();
         if wrong.is_empty() {
             text.push_str("\nEverything is as this internet allows it to be.\n");
@@ -167,8 +172,8 @@ impl Report {
         let complete = with_path.iter().filter(|pair| pair.is_complete()).count();
         let _ = writeln!(
             text,
-            "\ndirect   packets go straight from one to the other; where both are behind NATs, both dialled at once\n\
-             relayed  packets go through another node\n\
+            "\ndirect   packets go straight from one to the other\n\
+             relayed  packets go through another node, which cannot read them\n\
              none     there is no way between them\n\
              n/m      only n of m events arrived (without it: all that could)\n\n\
              {} of {} pairs have a path; on {complete} of them every event arrived, once and in order.",
@@ -187,19 +192,22 @@ impl Report {
         text
     }
 
-    /// The pairs without a path and why, each pair once.
-    fn pathless(&self) -> String {
+    /// The pairs that are relayed and why, each pair once.
+    fn relayed(&self) -> String {
         let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (pair, reason) in self.json.pairs.iter().zip(&self.reasons) {
             let position = |name: &str| self.json.nodes.iter().position(|node| node.name == name);
-            if pair.path == "none" && pair.expected == "none" && position(&pair.from) < position(&pair.to) {
+            if pair.path == "relayed"
+                && pair.expected == "relayed"
+                && position(&pair.from) < position(&pair.to)
+            {
                 by_reason.entry(reason).or_default().push(format!("{} - {}", pair.from, pair.to));
             }
         }
         if by_reason.is_empty() {
             return String::new();
         }
-        let mut text = "\nWithout a path, because nodes do not relay for others yet:\n".to_owned();
+        let mut text = "\nRelayed, because no direct way exists:\n".to_owned();
         for (reason, pairs) in by_reason {
             let _ = writeln!(text, "  {reason}:");
             for pair in pairs {
@@ -243,6 +251,7 @@ mod tests {
         first_event: Some(Duration::from_micros(41_900)),
         direct: Some(Duration::ZERO),
     };
+    const RELAYED: Pair = Pair { path: PathKind::Relayed, direct: None, ..GOOD };
     const NO_WAY: Pair = Pair { path: PathKind::None, delivered: 0, first_event: None, direct: None };
 
     /// What the oracle foretells, come true.
@@ -251,6 +260,7 @@ mod tests {
         let found = world.nodes.iter().map(|node| node.actual).collect();
         let pair = |outlook: &Option<net_mesh_sim::oracle::Outlook>| match outlook.map(|o| o.reach) {
             Some(Reach::Direct) => GOOD,
+            Some(Reach::Relayed) => RELAYED,
             _ => NO_WAY,
         };
         let pairs = world.outlook.iter().map(|row| row.iter().map(pair).collect()).collect();
@@ -260,10 +270,10 @@ mod tests {
     #[test]
     fn all_is_well_when_it_came_as_foretold() {
         let (world, observed) = foretold();
-        let report = Report::new(&world, &observed);
+        let report = Report::new(&world, &observed, vec![]);
         assert_eq!(report.wrong(), Vec::<String>::new());
         let text = report.human();
-        assert!(text.contains("40 of 42 pairs have a path; on 40 of them every event arrived"), "{text}");
+        assert!(text.contains("42 of 42 pairs have a path; on 42 of them every event arrived"), "{text}");
         assert!(text.contains("    port-restricted - symmetric\n"), "{text}");
         assert!(!text.contains("    symmetric - port-restricted\n"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 110), "{text}");
@@ -272,7 +282,7 @@ mod tests {
     #[test]
     fn json_is_as_documented() {
         let (world, observed) = foretold();
-        let json = serde_json::to_value(Report::new(&world, &observed).json).unwrap();
+        let json = serde_json::to_value(Report::new(&world, &observed, vec![]).json).unwrap();
         assert_eq!(json["seed"], 5);
         assert_eq!(
             json["nodes"][4],
@@ -285,8 +295,8 @@ mod tests {
         );
         assert_eq!(
             json["pairs"][41],
-            serde_json::json!({"from": "symmetric", "to": "port-restricted", "path": "none", "expected": "none",
-                "published": EVENTS, "delivered": 0, "first_event_ms": null, "direct_ms": null})
+            serde_json::json!({"from": "symmetric", "to": "port-restricted", "path": "relayed", "expected": "relayed",
+                "published": EVENTS, "delivered": EVENTS, "first_event_ms": 41, "direct_ms": null})
         );
     }
 
@@ -297,14 +307,14 @@ mod tests {
         observed.pairs[0][1].delivered = EVENTS - 1;
         observed.pairs[2][4] = NO_WAY;
         observed.pairs[5][6] = GOOD;
-        let report = Report::new(&world, &observed);
+        let report = Report::new(&world, &observed, vec![]);
         assert_eq!(
             report.wrong(),
             [
                 "full-cone found symmetric instead of full-cone",
                 "seed-1 to seed-2 is direct with 24/25 events instead of direct",
                 "direct to restricted-cone is none with 0/25 events instead of direct",
-                "port-restricted to symmetric is direct with 25/25 events instead of none",
+                "port-restricted to symmetric is direct with 25/25 events instead of relayed",
             ]
         );
         assert!(report.human().contains("direct 24/25"), "{}", report.human());

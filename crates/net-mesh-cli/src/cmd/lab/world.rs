@@ -19,10 +19,8 @@ pub(super) const SEEDS: usize = 2;
 /// The port the seeds listen on.
 pub(super) const SEED_PORT: u16 = 4433;
 
-/// What helps a pair. In a mesh this small everybody wants a session with everybody: both of a pair know each
-/// other's addresses from the mesh's records, and dial until their attempts overlap. That does for them what
-/// an introduction does for a pair of which only one side wants one. Nobody relays.
-const MEANS: Means = Means { rendezvous: true, relay: false };
+/// What helps a pair: any member that both have a session with introduces them, and relays for them.
+const MEANS: Means = Means { rendezvous: true, relay: true };
 
 /// From the middle of the core to a node's site, one way, in milliseconds: from the next town to another
 /// continent.
@@ -107,7 +105,7 @@ fn places() -> [(&'static str, Chain); 7] {
     ]
 }
 
-fn bytes(mut rng: Rng) -> [u8; 32] {
+pub(super) fn bytes(mut rng: Rng) -> [u8; 32] {
     let mut bytes = [0; 32];
     for part in bytes.chunks_exact_mut(8) {
         part.copy_from_slice(&rng.u64().to_le_bytes());

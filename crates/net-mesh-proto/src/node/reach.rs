@@ -1,0 +1,480 @@
+//! Ways to peers beyond their addresses, as the node wires them: routes over other members, circuits,
+//! introductions, and the ways of each session.
+//!
+//! What these machines do for one another:
+//! - the dialer asks for a way through others: [`Node::dial`] opens a circuit along the nearest route;
+//! - a session that travels over a circuit is looked after: an introduction is sought for it, a nearer circuit is
+//!   offered to it, and one that has lost its circuit gets another ([`Node::look_after`]);
+//! - a circuit that no session needs any more is closed, [`LINGER`] after both sides changed over.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::control::Control;
+use super::{ConnId, DialFailure, DialId, Event, Node, Output};
+use crate::bounded::BoundedMap;
+use crate::drops::DropCounts;
+use crate::id::NodeId;
+use crate::liveness::SessionKey;
+use crate::nat::NatClass;
+use crate::outbox::Outbox;
+use crate::path::{self, Paths};
+use crate::peer::Session;
+use crate::peer::ways::{Help, Way};
+use crate::relay::{self, Refusal, Relay};
+use crate::rendezvous::{self, Rendezvous};
+use crate::rng::Rng;
+use crate::route::{CircuitId, Route};
+use crate::routing::Routes;
+use crate::time::{Deadline, Time};
+
+/// How often sessions over circuits are looked after when nothing happens.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+
+/// How soon a session that has lost its way is looked after again when there was no other one.
+const STRANDED_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long the side that does not keep the circuits of a session leaves it to the other to replace one.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a circuit outlives its use: packets are still on their way, and the direct way may not last.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// How long a member that refuses to relay is left out of routes.
+const AVOID: Duration = Duration::from_secs(30);
+
+/// The same for one that would but could not: what it misses is probably coming.
+const AVOID_BRIEFLY: Duration = Duration::from_secs(2);
+
+/// Members left out of routes at a time.
+const MAX_AVOIDED: usize = 256;
+
+/// Between two computations of the routes: a change of a record is seldom alone.
+const ROUTES_PAUSE: Duration = Duration::from_millis(50);
+
+/// A circuit replaces another one only if it is expected to save this share of the round trip, and a few
+/// milliseconds: estimates of two ways differ by as much without a reason.
+const WORTHWHILE: (f64, Duration) = (0.75, Duration::from_millis(10));
+
+/// The machines, and what the node remembers between them.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub(super) relay: Relay,
+    pub(super) rendezvous: Option<Rendezvous>,
+    pub(super) paths: Paths,
+    pub(super) routes: Routes,
+    heard_relay: Outbox<relay::Event>,
+    heard_rendezvous: Outbox<rendezvous::Event>,
+    heard_paths: Outbox<path::Event>,
+    /// When the routes were computed, and whether anything changed since.
+    computed: Option<Time>,
+    stale: bool,
+    avoided: BoundedMap<NodeId, Time>,
+    /// The keys of connections that are up.
+    keys: BTreeMap<ConnId, SessionKey>,
+    /// The circuits that attempts to connect go over.
+    dialled: BTreeMap<CircuitId, DialId>,
+    /// Circuits of this node's that were not needed when last looked at, and since when.
+    spare: BTreeMap<CircuitId, Time>,
+    /// Sessions that have lost their way, and when to find them another.
+    stranded: BTreeMap<NodeId, Time>,
+    look_at: Option<Time>,
+}
+
+impl Reach {
+    pub(super) fn new(me: NodeId, rng: &Rng, limits: Option<relay::Limits>, nat_traversal: bool) -> Self {
+        Self {
+            relay: Relay::new(me, rng.fork("relay"), limits),
+            rendezvous: nat_traversal.then(|| Rendezvous::new(me, rng.fork("rendezvous"))),
+            paths: Paths::new(me, rng.fork("paths")),
+            routes: Routes::default(),
+            heard_relay: Outbox::new(),
+            heard_rendezvous: Outbox::new(),
+            heard_paths: Outbox::new(),
+            computed: None,
+            stale: false,
+            avoided: BoundedMap::new(MAX_AVOIDED),
+            keys: BTreeMap::new(),
+            dialled: BTreeMap::new(),
+            spare: BTreeMap::new(),
+            stranded: BTreeMap::new(),
+            look_at: None,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        let stranded = self.stranded.values().min().copied();
+        let own = [
+            self.look_at.map(|at| Deadline::new(at, "look after sessions over circuits")),
+            stranded.map(|at| Deadline::new(at, "find another way for a session")),
+        ];
+        let machines = [
+            self.relay.poll_timeout(),
+            self.paths.poll_timeout(),
+            self.rendezvous.as_ref().and_then(Rendezvous::poll_timeout),
+        ];
+        machines.into_iter().chain(own).fold(None, Deadline::earliest)
+    }
+
+    pub(super) fn take_drops(&mut self) -> DropCounts {
+        let mut drops = self.heard_relay.take_drops();
+        drops.add(&self.heard_rendezvous.take_drops());
+        drops.add(&self.heard_paths.take_drops());
+        drops
+    }
+
+    /// Something that routes are computed from has changed.
+    pub(super) fn changed(&mut self) {
+        self.stale = true;
+    }
+
+    fn look_soon(&mut self, at: Time) {
+        self.look_at = Some(self.look_at.map_or(at, |already| already.min(at)));
+    }
+}
+
+/// What the dialer may ask.
+#[derive(Debug)]
+pub(super) struct Helpers<'a> {
+    pub(super) reach: &'a Reach,
+    pub(super) now: Time,
+    pub(super) own: NatClass,
+}
+
+impl Help for Helpers<'_> {
+    fn relays(&self, peer: &NodeId) -> bool {
+        self.reach.routes.to(peer).is_some_and(|way| !way.inner.is_empty())
+    }
+
+    fn introduces(&self, peer: &NodeId) -> bool {
+        self.reach.rendezvous.is_some() && !self.reach.routes.mediators(peer).is_empty()
+    }
+
+    fn found_at(&self, peer: &NodeId) -> Option<core::net::SocketAddr> {
+        self.reach.paths.found_at(self.now, peer)
+    }
+
+    fn carries(&self, peer: &NodeId) -> bool {
+        self.reach.relay.carries(peer)
+    }
+
+    fn own_class(&self) -> NatClass {
+        self.own
+    }
+}
+
+/// Whom to leave out of routes, and for how long, after a circuit came to nothing.
+const fn avoided(reason: relay::Reason) -> Option<(NodeId, Duration)> {
+    match reason {
+        relay::Reason::Refused { at, why: Refusal::NotRelaying | Refusal::TooMany } => Some((at, AVOID)),
+        relay::Reason::Refused { at, .. } | relay::Reason::TimedOut { at } => Some((at, AVOID_BRIEFLY)),
+        relay::Reason::LinkLost | relay::Reason::Closed | relay::Reason::Expired => None,
+    }
+}
+
+impl Node {
+    /// Computes the routes again if anything changed, and not more often than it is worth.
+    pub(super) fn refresh_routes(&mut self, now: Time) {
+        let recent = self.reach.computed.is_some_and(|at| now < at + ROUTES_PAUSE);
+        if !self.reach.stale || recent {
+            return;
+        }
+        self.reach.avoided.retain(|_, until| *until > now);
+        let links: Vec<(NodeId, u32)> = self
+            .arbiter
+            .sessions()
+            .filter(|s| s.route.direct().is_some())
+            .map(|s| (s.peer, u32::try_from(s.rtt.as_millis()).unwrap_or(u32::MAX)))
+            .collect();
+        let avoided = &self.reach.avoided;
+        self.reach.routes =
+            crate::routing::ways(self.id, &links, self.membership.members(), &|id| avoided.contains_key(id));
+        (self.reach.computed, self.reach.stale) = (Some(now), false);
+    }
+
+    /// The dialer wants a connection.
+    pub(super) fn dial(&mut self, now: Time, dial: DialId, peer: Option<NodeId>, ways: Vec<Way>) {
+        let mut routes: Vec<Route> = ways.iter().filter_map(|way| way.addr()).map(Route::Direct).collect();
+        if let Some(peer) = peer.filter(|_| ways.contains(&Way::Relay))
+            && let Some(circuit) = self.open_circuit(now, peer)
+        {
+            self.reach.dialled.insert(circuit, dial);
+            routes.push(Route::Relayed(circuit));
+        }
+        if routes.is_empty() {
+            self.dialer.dial_failed(now, dial, DialFailure::Unusable, &mut self.heard.dialer);
+        } else {
+            self.silence.asked(now);
+            self.outputs.push_back(Output::Dial { dial, peer, routes });
+        }
+    }
+
+    fn open_circuit(&mut self, now: Time, peer: NodeId) -> Option<CircuitId> {
+        self.refresh_routes(now);
+        let inner =
+            self.reach.routes.to(&peer).map(|way| way.inner.clone()).filter(|inner| !inner.is_empty())?;
+        self.reach.look_soon(now + LOOK_AFTER);
+        let circuit = self.reach.relay.open(now, peer, inner, &mut self.reach.heard_relay);
+        // What is sent over the circuit must not leave before it exists here and is announced there.
+        while let Some(event) = self.reach.heard_relay.pop_event() {
+            self.hear_relay(now, event);
+        }
+        circuit
+    }
+
+    /// A connection came up; whether it becomes the session is seen later.
+    pub(super) fn remember_key(&mut self, conn: ConnId, key: [u8; 32]) {
+        self.reach.keys.insert(conn, SessionKey::new(key));
+    }
+
+    pub(super) fn forget_key(&mut self, conn: ConnId) {
+        self.reach.keys.remove(&conn);
+    }
+
+    pub(super) fn reach_frame(&mut self, now: Time, route: Route, bytes: &[u8]) {
+        self.reach.paths.handle_frame(now, route, bytes, &mut self.reach.heard_paths);
+    }
+
+    pub(super) fn reach_relay(&mut self, now: Time, from: NodeId, message: relay::Message) {
+        self.reach.relay.handle(now, from, message, &mut self.reach.heard_relay);
+    }
+
+    pub(super) fn for_rendezvous(&mut self, act: impl FnOnce(&mut Rendezvous)) {
+        if let Some(rendezvous) = &mut self.reach.rendezvous {
+            act(rendezvous);
+        }
+    }
+
+    /// There is a session with `peer`, perhaps in place of an earlier one.
+    pub(super) fn reach_session_up(&mut self, now: Time, session: &Session) {
+        let Session { peer, conn, route, .. } = *session;
+        self.reach.stranded.remove(&peer);
+        // A peer that came back knows nothing of its circuits.
+        self.reach.relay.set_link(now, peer, None, &mut self.reach.heard_relay);
+        if let Some(key) = self.reach.keys.get(&conn).cloned() {
+            self.reach.paths.session_up(now, peer, conn, key, route, &mut self.reach.heard_paths);
+        }
+        self.reach.relay.set_link(now, peer, route.direct(), &mut self.reach.heard_relay);
+        self.reach.changed();
+        if route.circuit().is_some() {
+            self.reach.look_soon(now);
+        }
+        self.tell_path(peer);
+    }
+
+    /// There is no session with `peer` any more.
+    pub(super) fn reach_session_down(&mut self, now: Time, peer: NodeId) {
+        self.reach.stranded.remove(&peer);
+        self.reach.paths.session_down(&peer);
+        self.reach.relay.set_link(now, peer, None, &mut self.reach.heard_relay);
+        self.reach.changed();
+        self.reach.look_soon(now + LOOK_AFTER);
+    }
+
+    /// Wants a direct way to `peer`.
+    pub(super) fn seek(&mut self, now: Time, peer: NodeId) {
+        self.refresh_routes(now);
+        self.with_rendezvous(|rendezvous, view, out| rendezvous.seek(now, peer, view, out));
+    }
+
+    /// Lets the rendezvous machine act on what the node knows.
+    pub(super) fn with_rendezvous(
+        &mut self,
+        act: impl FnOnce(&mut Rendezvous, rendezvous::View<'_>, &mut Outbox<rendezvous::Event>),
+    ) {
+        let reach = &mut self.reach;
+        let Some(rendezvous) = &mut reach.rendezvous else { return };
+        let (arbiter, routes) = (&self.arbiter, &reach.routes);
+        let view = rendezvous::View {
+            local: &self.local,
+            own: self.membership.own_draft(),
+            members: self.membership.members(),
+            mediators: &|peer| routes.mediators(peer),
+            rtt: &|peer| arbiter.session(peer).map(|session| session.rtt),
+        };
+        act(rendezvous, view, &mut reach.heard_rendezvous);
+    }
+
+    /// Does what is due.
+    pub(super) fn reach_timeout(&mut self, now: Time) {
+        self.reach.relay.handle_timeout(now, &mut self.reach.heard_relay);
+        self.reach.paths.handle_timeout(now, &mut self.reach.heard_paths);
+        self.with_rendezvous(|rendezvous, view, out| rendezvous.handle_timeout(now, view, out));
+        let due = |at: &Time| *at <= now;
+        let stranded: Vec<NodeId> =
+            self.reach.stranded.iter().filter(|(_, at)| due(at)).map(|(id, _)| *id).collect();
+        for peer in stranded {
+            self.rescue(now, peer);
+        }
+        if self.reach.look_at.as_ref().is_some_and(due) {
+            self.look_after(now);
+        }
+    }
+
+    /// Looks after sessions over circuits, and after circuits.
+    fn look_after(&mut self, now: Time) {
+        self.reach.look_at = None;
+        self.refresh_routes(now);
+        let relayed: Vec<Session> =
+            self.arbiter.sessions().filter(|session| session.route.circuit().is_some()).collect();
+        for session in &relayed {
+            if self.id < session.peer {
+                self.seek(now, session.peer);
+            }
+            self.offer_nearer(now, session);
+        }
+        self.close_spare(now);
+        if !relayed.is_empty() || self.reach.relay.circuits().next().is_some() {
+            self.reach.look_soon(now + LOOK_AFTER);
+        }
+    }
+
+    /// Offers a session another circuit where that is expected to be much nearer. Whoever opened the present
+    /// one does.
+    fn offer_nearer(&mut self, now: Time, session: &Session) {
+        let Some(circuit) = session.route.circuit() else { return };
+        let Some(view) = self.reach.relay.circuit(circuit).filter(|view| view.opened_by_us) else { return };
+        let Some(way) = self.reach.routes.to(&session.peer).filter(|way| !way.inner.is_empty()) else {
+            return;
+        };
+        let (share, margin) = WORTHWHILE;
+        let expected = Duration::from_millis(u64::from(way.rtt_ms));
+        if way.inner != view.path && expected + margin < session.rtt.mul_f64(share) {
+            self.give_circuit(now, session.peer);
+        }
+    }
+
+    fn give_circuit(&mut self, now: Time, peer: NodeId) -> bool {
+        let Some(circuit) = self.open_circuit(now, peer) else { return false };
+        self.reach.paths.offer(now, peer, circuit, &mut self.reach.heard_paths);
+        true
+    }
+
+    /// Finds another way for a session that has none.
+    fn rescue(&mut self, now: Time, peer: NodeId) {
+        if self.reach.paths.current(&peer).is_some() || self.arbiter.session(&peer).is_none() {
+            self.reach.stranded.remove(&peer);
+            return;
+        }
+        self.reach.changed();
+        self.give_circuit(now, peer);
+        self.reach.stranded.insert(peer, now + STRANDED_AGAIN);
+    }
+
+    /// Closes this node's circuits that nothing has travelled over for a while.
+    fn close_spare(&mut self, now: Time) {
+        let own: Vec<(CircuitId, NodeId)> =
+            self.reach.relay.circuits().filter(|c| c.opened_by_us).map(|c| (c.circuit, c.peer)).collect();
+        self.reach.spare.retain(|circuit, _| own.iter().any(|(own, _)| own == circuit));
+        for (circuit, peer) in own {
+            if self.reach.dialled.contains_key(&circuit) || !self.reach.paths.is_spare(&peer, circuit) {
+                self.reach.spare.remove(&circuit);
+                continue;
+            }
+            let since = *self.reach.spare.entry(circuit).or_insert(now);
+            if now >= since + LINGER {
+                self.reach.spare.remove(&circuit);
+                self.reach.relay.close(circuit, &mut self.reach.heard_relay);
+            }
+        }
+    }
+
+    /// The attempt `dial` is over: its circuit is its session's now, or nobody's.
+    pub(super) fn dial_over(&mut self, dial: DialId) {
+        self.reach.dialled.retain(|_, of| *of != dial);
+    }
+
+    /// Hears the next thing that these machines have to say; returns whether there was one.
+    pub(super) fn hear_reach(&mut self, now: Time) -> bool {
+        if let Some(event) = self.reach.heard_relay.pop_event() {
+            self.hear_relay(now, event);
+        } else if let Some(event) = self.reach.heard_paths.pop_event() {
+            self.hear_paths(now, event);
+        } else if let Some(transmit) = self.reach.heard_rendezvous.pop_transmit() {
+            self.outputs.push_back(Output::Transmit(transmit));
+        } else if let Some(event) = self.reach.heard_rendezvous.pop_event() {
+            self.hear_rendezvous(now, event);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn hear_relay(&mut self, now: Time, event: relay::Event) {
+        match event {
+            relay::Event::Send { to, message } => self.send_to(to, &Control::Relay(message)),
+            relay::Event::Label(change) => self.outputs.push_back(Output::Label(change)),
+            relay::Event::Opened { .. } | relay::Event::Confirmed { .. } => {}
+            relay::Event::Down { circuit, reason, .. } => {
+                if let Some((node, time)) = avoided(reason) {
+                    self.reach.avoided.insert(node, now + time);
+                    self.reach.changed();
+                }
+                self.reach.paths.circuit_down(now, circuit, &mut self.reach.heard_paths);
+                if let Some(dial) = self.reach.dialled.remove(&circuit) {
+                    self.dialer.circuit_lost(now, dial);
+                }
+            }
+        }
+    }
+
+    fn hear_paths(&mut self, now: Time, event: path::Event) {
+        match event {
+            path::Event::Frame { route, bytes } => self.outputs.push_back(Output::Frame { route, bytes }),
+            path::Event::Accept { conn, route, .. } => self.outputs.push_back(Output::Accept { conn, route }),
+            path::Event::Moved { peer, conn, route, .. } => {
+                self.reach.stranded.remove(&peer);
+                self.outputs.push_back(Output::SetRoute { conn, route });
+                self.arbiter.set_route(conn, route);
+                self.moved(now, peer, route);
+            }
+            path::Event::Stranded { peer } => {
+                let wait = if self.id < peer { Duration::ZERO } else { PATIENCE };
+                self.reach.stranded.insert(peer, now + wait);
+            }
+        }
+    }
+
+    /// The session with `peer` travels another way now.
+    fn moved(&mut self, now: Time, peer: NodeId, route: Route) {
+        self.reach.relay.set_link(now, peer, route.direct(), &mut self.reach.heard_relay);
+        self.reach.changed();
+        self.reach.look_soon(now + LOOK_AFTER);
+        self.for_traversal(|traversal| match route {
+            Route::Direct(addr) => traversal.session_up(now, peer, addr),
+            Route::Relayed(_) => traversal.session_down(now, peer),
+        });
+        self.update_links(now);
+        self.tell_path(peer);
+    }
+
+    fn hear_rendezvous(&mut self, now: Time, event: rendezvous::Event) {
+        match event {
+            rendezvous::Event::Found { peer, addr, .. } => {
+                let direct = self.arbiter.session(&peer).is_some_and(|s| s.route.direct().is_some());
+                if !direct {
+                    self.reach.paths.found(now, peer, addr, &mut self.reach.heard_paths);
+                    self.dialer.found(now, peer);
+                }
+            }
+            rendezvous::Event::Ended(attempt) => {
+                self.reach.look_soon(now + LOOK_AFTER);
+                self.tell(Event::Rendezvous(attempt));
+            }
+        }
+    }
+
+    /// Tells the outside which way the session with `peer` travels.
+    fn tell_path(&mut self, peer: NodeId) {
+        let Some(route) = self.reach.paths.current(&peer) else { return };
+        let via = self.via(route);
+        self.tell(Event::Path { peer, route, via });
+    }
+
+    /// The members that relay on `route`, in order from here, as far as they are known.
+    pub(super) fn via(&self, route: Route) -> Vec<NodeId> {
+        let circuit = route.circuit().and_then(|circuit| self.reach.relay.circuit(circuit));
+        circuit.map(|view| view.path.to_vec()).unwrap_or_default()
+    }
+}

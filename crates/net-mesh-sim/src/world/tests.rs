@@ -1,0 +1,106 @@
+use net_mesh_proto::drops::DropReason;
+use net_mesh_proto::node::{DialId, Output};
+use net_mesh_proto::relay::Change;
+use net_mesh_proto::route::CircuitId;
+
+use super::*;
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// A number that no node gives.
+const DIAL: DialId = DialId(u64::MAX);
+const CIRCUIT: CircuitId = CircuitId(u64::MAX);
+
+fn act(world: &mut World, ix: NodeIx, output: Output) {
+    let machine = world.seats[ix.0 as usize].machine.as_mut().unwrap();
+    machine.act(&mut world.net, world.now, output);
+    machine.carry_out(&mut world.net, world.now);
+    world.arm(ix);
+    world.hear(ix);
+}
+
+/// A circuit from `a` to `b` through `relay`, put up by hand.
+fn circuit(world: &mut World, a: NodeIx, relay: NodeIx, b: NodeIx) {
+    let expires = world.now + secs(600);
+    let [at_a, at_relay, at_b] = [a, relay, b].map(|ix| world.address(ix).unwrap());
+    let user = world.id(a).unwrap();
+    let end = |label, out| Change::End { label, from: at_relay, circuit: CIRCUIT, out, expires };
+    act(world, a, Output::Label(end(2, 1)));
+    act(world, b, Output::Label(end(3, 4)));
+    let there = Change::Forward { label: 1, from: at_a, to: at_b, out: 3, user, expires };
+    let back = Change::Forward { label: 4, from: at_b, to: at_a, out: 2, user, expires };
+    [there, back].into_iter().for_each(|change| act(world, relay, Output::Label(change)));
+}
+
+/// Three public nodes, two of which cannot hear each other, with a circuit between those two.
+fn apart(seed: u64) -> (World, [NodeIx; 3]) {
+    let mut world = World::seeded(seed);
+    let relay = world.add_with(Spec { relays: false, ..Spec::default() });
+    let join: Vec<SocketAddr> = world.address(relay).into_iter().collect();
+    let spec = Spec { join, relays: false, nat_traversal: false, ..Spec::default() };
+    let [a, b] = [(), ()].map(|()| world.add_with(spec.clone()));
+    world.forbid(a, b);
+    world.run_for(secs(3));
+    assert_eq!((world.path(a, relay), world.path(a, b)), (PathKind::Direct, PathKind::None));
+    circuit(&mut world, a, relay, b);
+    (world, [a, relay, b])
+}
+
+fn dial(world: &mut World, a: NodeIx, b: NodeIx) {
+    let peer = world.id(b);
+    act(world, a, Output::Dial { dial: DIAL, peer, routes: vec![Route::Relayed(CIRCUIT)] });
+}
+
+#[test]
+fn a_connection_opens_over_a_circuit_and_carries_messages_in_order() {
+    let (mut world, [a, relay, b]) = apart(1);
+    dial(&mut world, a, b);
+    world.publish(a, b, 5);
+    world.publish(b, a, 200);
+    world.run_for(secs(3));
+    assert_eq!(world.path(a, b), PathKind::Relayed);
+    assert_eq!((world.via(a, b), world.via(b, a)), (vec![relay], vec![relay]));
+    assert!(world.all_delivered());
+    assert_eq!(world.flow(a, b).map(|flow| flow.delivered), Some(5));
+}
+
+#[test]
+fn packets_of_a_connection_are_dropped_unless_they_come_over_an_accepted_route() {
+    let (mut world, [a, _, b]) = apart(2);
+    dial(&mut world, a, b);
+    world.run_for(secs(3));
+    [(a, b), (b, a)].into_iter().for_each(|(from, to)| world.set_cut(from, to, false));
+    let (before, to_b) = (world.drops(b).of(DropReason::UnknownSource), world.address(b).unwrap());
+    let peer = world.id(b).unwrap();
+    let conn = world.node(a).unwrap().sessions().find(|s| s.peer == peer).unwrap().conn;
+    act(&mut world, a, Output::SetRoute { conn, route: Route::Direct(to_b) });
+    world.publish(a, b, 1);
+    world.run_for(secs(3));
+    assert!(!world.all_delivered(), "{to_b} was told nothing of this route");
+    assert!(world.drops(b).of(DropReason::UnknownSource) > before);
+
+    let at_b = world.node(b).unwrap().sessions().find(|s| Some(s.peer) == world.id(a)).unwrap().conn;
+    let route = Route::Direct(world.address(a).unwrap());
+    act(&mut world, b, Output::Accept { conn: at_b, route });
+    world.run_for(secs(3));
+    assert!(world.all_delivered());
+}
+
+#[test]
+fn what_was_not_heard_goes_again_on_the_connection_that_takes_over() {
+    let mut world = World::seeded(3).with_public_nodes(2);
+    let (a, b) = (NodeIx(0), NodeIx(1));
+    world.run_for(secs(3));
+    world.talk(a, b, Duration::from_millis(100));
+    world.run_for(secs(1));
+    world.crash(b);
+    world.run_for(secs(5));
+    world.start(b);
+    world.run_for(secs(60));
+    world.hush(a, b);
+    assert!(world.run_until(secs(10), World::all_delivered));
+    let flow = world.flow(a, b).unwrap();
+    assert!(flow.delivered >= 640 && flow.slowest >= secs(4), "{flow:?}");
+}

@@ -1,0 +1,109 @@
+//! What the table of slots promises.
+
+use super::*;
+
+fn addr(n: u16) -> Route {
+    Route::Direct(SocketAddr::from(([192, 0, 2, 1], n)))
+}
+
+fn slots() -> Slots {
+    Slots::new(Arc::new(DropCounters::default()))
+}
+
+#[test]
+fn a_virtual_address_and_its_slot_stand_for_each_other() {
+    for n in [0, 1, 0x1234_5678_9abc_def0] {
+        assert_eq!(SlotId::of(SlotId(n).addr()), Some(SlotId(n)));
+    }
+    assert_eq!(SlotId::of(SocketAddr::from(([192, 0, 2, 1], 1))), None);
+}
+
+#[test]
+fn copies_of_one_initial_over_two_routes_share_a_slot() {
+    let slots = slots();
+    let a = slots.by_initial(b"12345678", addr(1)).unwrap().slot;
+    let b = slots.by_initial(b"12345678", addr(2)).unwrap().slot;
+    assert_eq!(a, b);
+    assert_eq!(slots.routes(a.addr()).unwrap().candidates(), [addr(1), addr(2)]);
+    for n in 3..=4 {
+        assert!(slots.by_initial(b"12345678", addr(n)).is_some());
+    }
+    assert!(slots.by_initial(b"12345678", addr(5)).is_none(), "answers would go to too many");
+    let c = slots.by_initial(b"87654321", addr(6)).unwrap().slot;
+    assert_ne!(a, c);
+    assert_eq!(slots.provisional(), 2);
+}
+
+#[test]
+fn a_flood_of_initials_evicts_the_oldest_handshake_and_no_settled_session() {
+    let slots = slots();
+    let session = slots.by_initial(b"session!", addr(1)).unwrap().slot;
+    slots.settle(session, NodeId([1; 32]));
+    let first = slots.by_initial(b"first...", addr(2)).unwrap().slot;
+    let worked_on = slots.by_initial(b"workedon", addr(3)).unwrap().slot;
+    assert!(slots.hold(worked_on));
+    for n in 0..MAX_PROVISIONAL as u64 {
+        let source = addr(1000 + u16::try_from(n).unwrap());
+        slots.by_initial(&n.to_be_bytes(), source).unwrap();
+    }
+    assert_eq!(slots.provisional(), MAX_PROVISIONAL);
+    assert!(slots.routes(session.addr()).is_some());
+    assert!(slots.routes(first.addr()).is_none());
+    assert!(slots.routes(worked_on.addr()).is_some());
+    assert!(slots.by_source(addr(2)).is_none(), "nothing is left of it");
+}
+
+#[test]
+fn a_released_slot_leaves_nothing_behind() {
+    let slots = slots();
+    let slot = slots.dial(None, &[addr(1), addr(2)]).unwrap();
+    assert_eq!(slots.by_source(addr(2)).unwrap().slot, slot);
+    slots.release(slot);
+    assert!(slots.by_source(addr(1)).is_none());
+    assert!(slots.routes(slot.addr()).is_none());
+    assert_eq!(slots.provisional(), 0);
+}
+
+#[test]
+fn two_peers_with_one_private_address_do_not_get_each_others_packets() {
+    let slots = slots();
+    let (x, y) = (NodeId([1; 32]), NodeId([2; 32]));
+    let first = slots.dial(Some(x), &[addr(1), addr(2)]).unwrap();
+    assert_eq!(slots.dial(Some(y), &[addr(1)]), None);
+    let second = slots.dial(Some(y), &[addr(1), addr(3)]).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(slots.routes(second.addr()).unwrap().candidates(), [addr(3)]);
+    assert_eq!(slots.dial(Some(x), &[addr(2), addr(4)]), Some(first), "the same peer shares its slot");
+    slots.release(first);
+    assert_eq!(slots.by_source(addr(4)).unwrap().slot, first, "it is still in use");
+    slots.release(first);
+    assert!(slots.by_source(addr(4)).is_none());
+}
+
+#[test]
+fn the_addresses_of_an_ended_session_are_free_while_its_end_is_still_being_told() {
+    let slots = slots();
+    let peer = Some(NodeId([1; 32]));
+    let ended = slots.dial(peer, &[addr(1)]).unwrap();
+    slots.settle(ended, NodeId([1; 32]));
+    slots.retire(ended);
+    let next = slots.dial(peer, &[addr(1), addr(2)]).unwrap();
+    assert_ne!(next, ended);
+    assert_eq!(slots.routes(next.addr()).unwrap().candidates(), [addr(1), addr(2)]);
+    assert_eq!(slots.routes(ended.addr()).unwrap().chosen(), Some(addr(1)));
+    slots.release(ended);
+    assert_eq!(slots.by_source(addr(1)).unwrap().slot, next, "the end of the old slot takes nothing away");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_becomes_a_handshake_is_swept_away() {
+    let slots = slots();
+    let held = slots.by_initial(b"held....", addr(1)).unwrap().slot;
+    slots.settle(held, NodeId([1; 32]));
+    slots.by_initial(b"junk....", addr(2)).unwrap();
+    tokio::time::advance(HANDSHAKE_LIMIT + Duration::from_millis(1)).await;
+    slots.sweep();
+    assert_eq!(slots.provisional(), 0);
+    assert!(slots.by_source(addr(2)).is_none());
+    assert!(slots.by_source(addr(1)).is_some());
+}
