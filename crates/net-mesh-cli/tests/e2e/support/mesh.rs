@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::process::{ChildStdin, Stdio};
 use std::sync::Mutex;
@@ -150,11 +151,14 @@ impl Mesh {
         if (kind == "direct") != direct || (kind == "relayed") == direct {
             return Some(format!("{pair}: {kind} via {via:?} instead of {way:?}"));
         }
-        let why = match way {
-            Way::Direct => return None,
-            Way::Relayed { .. } | Way::Via(_) => self.home(from).json(&["why", self.name(to), "--json"]),
+        if direct {
+            return None;
+        }
+        let why = self.home(from).run(&["why", self.name(to), "--json"]);
+        let answer: Value = serde_json::from_str(&why.stdout).unwrap_or_default();
+        let Some(reason) = answer["reason"].as_str() else {
+            return Some(format!("{pair}: via {via:?}, and `why` says {why:?}"));
         };
-        let reason = why["reason"].as_str().unwrap_or_default();
         let fits = match way {
             Way::Direct => true,
             Way::Relayed { because } => !via.is_empty() && reason.contains(because),
@@ -240,10 +244,11 @@ pub(crate) fn talk(mesh: &Mesh, pairs: &[Pair], limit: Duration) {
     let talk = Talk { mesh, pairs, sides, speakers: Mutex::default(), over: AtomicBool::new(false) };
     let mut problems = thread::scope(|scope| {
         let speaking = scope.spawn(|| talk.speak());
-        let problems = talk.watch(limit);
+        // A panic must not leave the scope waiting for a thread that goes on for ever.
+        let problems = catch_unwind(AssertUnwindSafe(|| talk.watch(limit)));
         talk.over.store(true, Ordering::Relaxed);
         speaking.join().unwrap();
-        problems
+        problems.unwrap_or_else(|panic| resume_unwind(panic))
     });
     let speakers = talk.speakers.into_inner().unwrap();
     let said: Vec<(usize, usize)> = speakers.into_iter().map(|speaker| speaker.end(mesh)).collect();
