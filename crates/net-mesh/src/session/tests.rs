@@ -1,7 +1,6 @@
 //! Sessions over a network in memory, in virtual time.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -21,7 +20,7 @@ use quinn::{AsyncUdpSocket, ConnectionError, RecvStream, SendStream, UdpPoller};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Link, Services, Sessions};
+use super::{Link, Served, Services, Sessions};
 use crate::driver::{Clock, Signal};
 use crate::identity::{Identity, MeshSecret, NodeKey};
 use crate::socket::MeshSocket;
@@ -152,10 +151,14 @@ impl AsyncUdpSocket for MemorySocket {
 struct Ear(mpsc::UnboundedSender<Bytes>);
 
 impl Services for Ear {
-    fn events(&self, _: NodeId, _: SendStream, _: RecvStream) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn connected(&self, _: &Arc<Link>) {}
+    fn events(&self, _: Arc<Link>, _: SendStream, _: RecvStream) -> Served {
         Box::pin(std::future::ready(()))
     }
-    fn stream(&self, _: NodeId, _: SendStream, _: RecvStream) {}
+    fn push(&self, _: Arc<Link>, _: SendStream, _: RecvStream) -> Served {
+        Box::pin(std::future::ready(()))
+    }
+    fn stream(&self, _: Arc<Link>, _: SendStream, _: RecvStream) {}
     fn datagram(&self, _: NodeId, payload: Bytes) {
         let _ = self.0.send(payload);
     }
