@@ -1,25 +1,29 @@
 //! Benchmarks that anyone can run: `cargo run --release --manifest-path bench/Cargo.toml [-- WHAT]`.
 //!
-//! WHAT is `session`, `events`, or nothing for both. Everything stays on loopback. Compared figures come
+//! WHAT is `session`, `events`, `relay`, or nothing for all. Everything stays on loopback. Compared figures come
 //! from the same run, alternating, so that what else the machine does falls on both.
 
 mod bare;
 mod events;
 mod mesh;
+mod relay;
 mod session;
 mod usage;
 
 fn main() -> anyhow::Result<()> {
     let what: Vec<String> = std::env::args().skip(1).collect();
     let wants = |name: &str| what.is_empty() || what.iter().any(|w| w == name);
-    if let Some(unknown) = what.iter().find(|w| !["session", "events"].contains(&w.as_str())) {
-        anyhow::bail!("no benchmark is called {unknown}; there are: session, events");
+    if let Some(unknown) = what.iter().find(|w| !["session", "events", "relay"].contains(&w.as_str())) {
+        anyhow::bail!("no benchmark is called {unknown}; there are: session, events, relay");
     }
     if wants("session") {
         session::run()?;
     }
     if wants("events") {
         events::run()?;
+    }
+    if wants("relay") {
+        relay::run()?;
     }
     Ok(())
 }

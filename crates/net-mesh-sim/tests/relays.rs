@@ -35,17 +35,17 @@ fn slowest(world: &mut World, a: NodeIx, b: NodeIx) -> Duration {
 
 #[test]
 fn when_a_relay_leaves_another_one_takes_over_within_seconds() {
-    for seed in 0..5 {
-        let (mut world, a, b) = pair(seed, 2, &Link::default());
+    for (seed, relays) in [(0, 3), (1, 3), (2, 3), (3, 2), (4, 2)] {
+        let (mut world, a, b) = pair(seed, relays, &Link::default());
         let [relay] = world.via(a, b)[..] else { panic!("seed {seed}: {:?}", world.via(a, b)) };
         world.leave(relay);
         world.run_for(secs(20));
-        let other = NodeIx(1 - relay.0);
-        assert_eq!((world.path(a, b), world.via(a, b)), (PathKind::Relayed, vec![other]), "seed {seed}");
-        assert!(world.via(b, a) == [other], "seed {seed}");
+        assert_eq!(world.path(a, b), PathKind::Relayed, "seed {seed} of {relays} relays");
+        let [other] = world.via(a, b)[..] else { panic!("seed {seed}: {:?}", world.via(a, b)) };
+        assert!(other != relay && world.via(b, a) == [other], "seed {seed}");
         let slowest = slowest(&mut world, a, b);
         println!("seed {seed}: {slowest:?}");
-        assert!(slowest < secs(5), "seed {seed}: {slowest:?}");
+        assert!(slowest < secs(2), "seed {seed}: {slowest:?}");
     }
 }
 

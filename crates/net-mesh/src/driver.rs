@@ -13,6 +13,7 @@ use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
 use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::rendezvous::Attempt;
 use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +25,7 @@ use crate::net::Network;
 use crate::session::{Link, Sessions};
 use crate::side::SideSocket;
 use crate::socket::Datagram;
+use crate::why::AttemptInfo;
 
 /// Signals waiting for the driver. Connections wait when it is full, so a peer's flood of control
 /// messages becomes back-pressure on that peer.
@@ -272,7 +274,11 @@ impl Driver {
                 tracing::info!(peer = %peer.short(), name = self.name(&peer), %route, ?via, "path");
                 self.shared.changed();
             }
-            Event::Rendezvous(_) => {}
+            Event::Introduced { seeker, sought, attempt, plan } => tracing::info!(
+                attempt = format!("{attempt:032x}"), seeker = %seeker.short(), seeker_name = self.name(&seeker),
+                sought = %sought.short(), sought_name = self.name(&sought), plan = plan.words(), "introduced"
+            ),
+            Event::Rendezvous(attempt) => self.rendezvous(&attempt),
             Event::DialFailed { peer, addrs, failure } => {
                 self.shared.dial_failed(peer);
                 // An address to start from is the operator's; a peer behind a NAT is everyday.
@@ -287,6 +293,18 @@ impl Driver {
             ),
             Event::Dropped { reason, count } => tracing::debug!(reason = reason.name(), count, "dropped"),
         }
+    }
+
+    /// One line for each attempt at a direct way, with both peers and the mediator.
+    fn rendezvous(&self, attempt: &Attempt) {
+        let info = AttemptInfo::of(self.shared.now(), attempt);
+        let mediator = attempt.mediator.map_or_else(|| "their session".to_owned(), |id| self.name(&id));
+        tracing::info!(
+            attempt = info.id, node = %self.shared.node_id().short(), peer = %attempt.peer.short(),
+            name = self.name(&attempt.peer), mediator, role = info.role, plan = info.plan, outcome = info.outcome,
+            packets = info.packets, heard = attempt.heard, took_ms = info.took.map(|took| took.as_millis()),
+            reason = info.reason, "rendezvous"
+        );
     }
 
     /// A peer's name, for the log; empty before its record has come.
@@ -336,7 +354,11 @@ impl Driver {
         self.shared.hub.sweep();
         for (conn, link) in &self.links {
             link.watch();
-            self.handle(Input::Link { conn: *conn, rtt: link.connection.rtt(), active: false });
+            self.handle(Input::Link {
+                conn: *conn,
+                rtt: link.connection.rtt(),
+                active: link.take_activity(),
+            });
         }
         if self.network.ips() != self.ips {
             tracing::info!("the host's addresses changed");

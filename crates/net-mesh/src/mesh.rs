@@ -23,7 +23,7 @@ use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
 use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
-use crate::session::{HANDSHAKE_TIMEOUT, Link, Services, Sessions, stream};
+use crate::session::{HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
 use crate::why::Why;
 
@@ -91,6 +91,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    pub(crate) const fn node_id(&self) -> NodeId {
+        self.id
+    }
+
     pub(crate) fn node(&self) -> MutexGuard<'_, Node> {
         lock(&self.node)
     }
@@ -118,10 +122,10 @@ impl Shared {
     }
 
     pub(crate) fn session_up(&self, link: Arc<Link>) {
-        let (peer, connection) = (link.peer, link.connection.clone());
-        lock(&self.links).insert(peer, link);
+        let peer = link.peer;
+        lock(&self.links).insert(peer, Arc::clone(&link));
         lock(&self.failed).remove(&peer);
-        self.hub.session_up(peer, connection);
+        self.hub.session_up(link);
         self.changed();
     }
 
@@ -200,24 +204,27 @@ impl crate::channel::Membership for Members {
 /// Where peers' streams and datagrams go.
 struct Inbound {
     hub: Arc<Hub>,
-    streams: mpsc::Sender<(NodeId, SendStream, RecvStream)>,
+    streams: mpsc::Sender<(Arc<Link>, SendStream, RecvStream)>,
     datagrams: mpsc::Sender<(NodeId, Bytes)>,
     drops: Arc<DropCounters>,
 }
 
 impl Services for Inbound {
-    fn events(
-        &self,
-        peer: NodeId,
-        send: SendStream,
-        recv: RecvStream,
-    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(Arc::clone(&self.hub).serve(peer, send, recv))
+    fn connected(&self, link: &Arc<Link>) {
+        self.hub.connected(link);
     }
 
-    fn stream(&self, peer: NodeId, send: SendStream, recv: RecvStream) {
+    fn events(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served {
+        Box::pin(Arc::clone(&self.hub).serve(link, send, recv))
+    }
+
+    fn push(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served {
+        Box::pin(Arc::clone(&self.hub).pushed(link, send, recv))
+    }
+
+    fn stream(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) {
         // Dropping both halves resets the stream, which is how the peer learns of a refusal.
-        if self.streams.try_send((peer, send, recv)).is_err() {
+        if self.streams.try_send((link, send, recv)).is_err() {
             self.drops.count(DropReason::QueueFull);
         }
     }
@@ -232,7 +239,7 @@ impl Services for Inbound {
 struct Inner {
     shared: Arc<Shared>,
     sessions: Arc<Sessions>,
-    streams: tokio::sync::Mutex<mpsc::Receiver<(NodeId, SendStream, RecvStream)>>,
+    streams: tokio::sync::Mutex<mpsc::Receiver<(Arc<Link>, SendStream, RecvStream)>>,
     datagrams: tokio::sync::Mutex<mpsc::Receiver<(NodeId, Bytes)>>,
 }
 
@@ -447,8 +454,11 @@ impl Mesh {
     /// # Errors
     /// If the peer is unknown.
     pub fn why(&self, peer: NodeId) -> Result<Why, PeerError> {
-        let _ = peer;
-        Err(PeerError::Unknown(peer))
+        let shared = self.shared();
+        let now = shared.now();
+        let why = shared.node().why(now, &peer).ok_or(PeerError::Unknown(peer))?;
+        let name = self.member_name(&peer).unwrap_or_else(|| peer.short());
+        Ok(Why::of(now, peer, name, why))
     }
 
     /// The name of a member.
@@ -483,6 +493,13 @@ impl Mesh {
         }
     }
 
+    /// Changes the table of labels by hand.
+    #[cfg(feature = "bench")]
+    #[doc(hidden)]
+    pub fn apply_label(&self, change: net_mesh_proto::relay::Change) {
+        self.shared().socket.apply(change);
+    }
+
     /// Public addresses of members, worth remembering as places to start from, best known first; at
     /// most 64.
     #[must_use]
@@ -507,6 +524,7 @@ impl Mesh {
         let link = self.session(peer).await?;
         let broken = |reason: String| PeerError::Broken { peer, reason };
         let sent = Instant::now();
+        link.touch();
         let exchange = async {
             let (mut send, mut recv) = link.open(stream::PING).await.map_err(|e| broken(e.to_string()))?;
             send.write_all(b"ping").await.map_err(|e| broken(e.to_string()))?;
@@ -529,6 +547,7 @@ impl Mesh {
     /// If the peer is unknown or cannot be reached.
     pub async fn open_stream(&self, peer: NodeId) -> Result<(SendStream, RecvStream), PeerError> {
         let link = self.session(peer).await?;
+        link.pin();
         let opened = link.open(stream::APPLICATION).await;
         opened.map_err(|e| PeerError::Broken { peer, reason: e.to_string() })
     }
@@ -539,7 +558,9 @@ impl Mesh {
     /// If the node is shutting down.
     pub async fn accept_stream(&self) -> Result<(NodeId, SendStream, RecvStream), PeerError> {
         let next = async { self.inner.streams.lock().await.recv().await };
-        self.shared().unless_down(next).await?.ok_or(PeerError::ShutDown)
+        let (link, send, recv) = self.shared().unless_down(next).await?.ok_or(PeerError::ShutDown)?;
+        link.pin();
+        Ok((link.peer, send, recv))
     }
 
     /// Sends a datagram to `peer`: unordered, may be lost. 1100 bytes fit on every path.

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use net_mesh_proto::id::NodeId;
+use net_mesh_proto::node;
+use net_mesh_proto::rendezvous::{Attempt, Outcome};
+use net_mesh_proto::time::Time;
 
 use crate::peer::Path;
 
@@ -55,4 +58,39 @@ pub struct AttemptInfo {
     pub packets: u32,
     /// What came of it, in a sentence.
     pub reason: String,
+}
+
+impl Why {
+    pub(crate) fn of(now: Time, node_id: NodeId, name: String, why: node::Why) -> Self {
+        let found = why.attempts.iter().rev().find(|a| matches!(a.outcome, Some(Outcome::Found { .. })));
+        let told = found.or(why.attempts.last());
+        Self {
+            node_id,
+            name,
+            path: why.route.map_or(Path::NONE, |route| Path::of(route, why.via.clone())),
+            reason: why.reason,
+            plan: told.map(|attempt| attempt.plan.words().to_owned()),
+            mediator: told.and_then(|attempt| attempt.mediator),
+            own_candidates: why.own,
+            their_candidates: why.theirs,
+            attempts: why.attempts.iter().map(|attempt| AttemptInfo::of(now, attempt)).collect(),
+            next_attempt: why.rests_for,
+        }
+    }
+}
+
+impl AttemptInfo {
+    pub(crate) fn of(now: Time, attempt: &Attempt) -> Self {
+        Self {
+            id: format!("{:032x}", attempt.id),
+            ago: now - attempt.began,
+            took: attempt.ended.map(|ended| ended - attempt.began),
+            plan: attempt.plan.words().to_owned(),
+            mediator: attempt.mediator,
+            role: if attempt.seeker { "seeker" } else { "sought" },
+            outcome: attempt.outcome.map_or("under way", |outcome| outcome.word()),
+            packets: attempt.sent,
+            reason: attempt.reason(),
+        }
+    }
 }

@@ -3,6 +3,9 @@
 //! | module | where the nodes live |
 //! |---|---|
 //! | `on_a_real_kernel` | behind NATs of the Linux kernel, in network namespaces made by the test |
+//! | `every_pair` | behind every pair of NATs, and relayed where no pair of packets can meet |
+//! | `special_places` | in one home, behind carriers, in IPv6, where UDP is blocked, in a row |
+//! | `bad_lines` | behind access lines that lose and delay |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
 //! | `the_lab` | in the simulated internet that the program carries |
@@ -14,8 +17,11 @@
 //! `cargo xtask test` knows them.
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
+mod bad_lines;
+mod every_pair;
 mod loopback;
 mod on_a_real_kernel;
+mod special_places;
 mod support;
 mod the_lab;
 mod with_coturn;

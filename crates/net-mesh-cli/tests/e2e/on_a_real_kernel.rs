@@ -1,22 +1,11 @@
 //! Real NATs of the Linux kernel: the lab is what it says, and the program says what the lab is.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::net::UdpSocket;
+use std::time::Duration;
 
 use crate::support::net::{Behind, Host, Net};
 use crate::support::node::Home;
-
-/// How long one datagram is awaited: a crossing of a few namespaces takes far less.
-const CROSSING: Duration = Duration::from_millis(200);
-
-/// Datagrams sent before silence is believed. Loss is not filtering.
-const TRIES_BEFORE_SILENCE: u32 = 3;
-
-/// Datagrams sent where one must arrive: ten seconds' worth. The first ones on a fresh link wait for address
-/// resolution, which tries again after a second.
-const TRIES_OF_AN_OPEN_WAY: u32 = 50;
+use crate::support::reach::{arrives, is_cut_off};
 
 /// How long a verdict may take from the start of the node: sessions with both helpers, then the questions.
 const VERDICT_LIMIT: Duration = Duration::from_secs(30);
@@ -32,39 +21,6 @@ struct Seen {
 
 const fn seen(mapping: &'static str, filtering: &'static str) -> Seen {
     Seen { mapping, filtering }
-}
-
-/// Sends from one socket until another has received it; the source address it came with.
-fn reach(from: &UdpSocket, to: SocketAddr, at: &UdpSocket, tries: u32) -> Option<SocketAddr> {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    // What an earlier question left in the socket is not an answer to this one.
-    let question = LAST.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    (0..tries).find_map(|_| {
-        from.send_to(&question, to).unwrap();
-        receive(at, &question)
-    })
-}
-
-fn receive(at: &UdpSocket, question: &[u8]) -> Option<SocketAddr> {
-    let deadline = Instant::now() + CROSSING;
-    let mut buffer = [0; 16];
-    loop {
-        let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-        at.set_read_timeout(Some(left)).unwrap();
-        match at.recv_from(&mut buffer) {
-            Ok((length, from)) if &buffer[..length] == question => return Some(from),
-            // An earlier question, or ICMP's answer to an earlier datagram of ours.
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-/// The source with which a datagram arrives on a way that must be open.
-fn arrives(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> SocketAddr {
-    reach(from, to, at, TRIES_OF_AN_OPEN_WAY).expect("this way is open")
 }
 
 /// Asks the NAT in front of `host` the questions of RFC 5780 with bare sockets.
@@ -83,8 +39,8 @@ fn look(host: &Host, helper: &Host, stranger: &Host) -> Seen {
     assert_eq!(mapped.ip(), host.outside, "the outside of the NAT");
     arrives(&asked, mapped, &inside);
 
-    let from_stranger = reach(&unknown, mapped, &inside, TRIES_BEFORE_SILENCE).is_some();
-    let from_other_port = reach(&other_port, mapped, &inside, TRIES_BEFORE_SILENCE).is_some();
+    let from_stranger = !is_cut_off(&unknown, mapped, &inside);
+    let from_other_port = !is_cut_off(&other_port, mapped, &inside);
     arrives(&asked, mapped, &inside);
 
     let for_other_port = arrives(&inside, local(&other_port), &other_port);

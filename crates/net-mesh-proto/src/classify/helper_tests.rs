@@ -30,8 +30,13 @@ fn primary() -> (Prober, Server, Outbox<Event>) {
     let mut prober = Prober::new(Rng::from_u64(1));
     prober.set_external(&[addr("203.0.113.1:4000")], &[addr("203.0.113.1:4001")]);
     let mut server = Server::default();
-    let request =
-        BindingRequest { txid: TXID, probe: None, has_fingerprint: false, unknown_required: vec![] };
+    let request = BindingRequest {
+        txid: TXID,
+        probe: None,
+        check: None,
+        has_fingerprint: false,
+        unknown_required: vec![],
+    };
     server.handle_request(Time::ZERO, SocketId::MAIN, mapped(), &request, false, &mut Outbox::<Event>::new());
     (prober, server, Outbox::new())
 }

@@ -41,6 +41,7 @@ pub use record::{
     Flags, MAX_CANDIDATES, MAX_LINKS, MAX_NAME, MAX_RECORD_BYTES, MAX_SUBSCRIPTIONS, Record, RecordError,
     SEQ_LIMIT, SignedRecord, Unverified, VerdictSummary, sanitised,
 };
+pub(crate) use record::{read_verdict, write_verdict};
 pub use table::Member;
 
 use crate::drops::DropReason;

@@ -198,9 +198,7 @@ impl Record {
         for candidate in &self.candidates {
             addr::write(&mut out, *candidate);
         }
-        let verdict = &self.verdict;
-        out.u8(verdict.mapping.code()).u8(verdict.filtering.code());
-        out.u8(verdict.port_rule.code()).u8(verdict.confidence);
+        write_verdict(&mut out, &self.verdict);
         out.count(self.links.len());
         for (peer, rtt_ms) in &self.links {
             out.bytes(&peer.0).u16(*rtt_ms);
@@ -298,7 +296,13 @@ fn read_fields(from: &mut Reader<'_>) -> Result<Record, Malformed> {
     Ok(Record { node, seq, boot, name: name.into(), candidates, verdict, links, flags, subscriptions })
 }
 
-fn read_verdict(from: &mut Reader<'_>) -> Result<VerdictSummary, Malformed> {
+/// Writes a verdict: mapping, filtering, port rule, confidence, a byte each.
+pub(crate) fn write_verdict(out: &mut Writer, verdict: &VerdictSummary) {
+    out.u8(verdict.mapping.code()).u8(verdict.filtering.code());
+    out.u8(verdict.port_rule.code()).u8(verdict.confidence);
+}
+
+pub(crate) fn read_verdict(from: &mut Reader<'_>) -> Result<VerdictSummary, Malformed> {
     let verdict = VerdictSummary {
         mapping: Mapping::from_code(from.u8()?).ok_or(Malformed::Invalid("a mapping"))?,
         filtering: Filtering::from_code(from.u8()?).ok_or(Malformed::Invalid("a filtering"))?,

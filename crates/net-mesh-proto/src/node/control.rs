@@ -11,6 +11,8 @@ use crate::membership::wire::{Digest, Records, Want};
 use crate::peer::wire::{Adopt, Hello};
 use crate::relay;
 use crate::relay::wire::Kind as RelayKind;
+use crate::rendezvous;
+use crate::rendezvous::wire::Kind as RendezvousKind;
 use crate::wire::{Malformed, Reader, Writer};
 
 /// A greeting: the first message on every connection.
@@ -43,6 +45,12 @@ pub const RELAY_REFUSED: u16 = 0x0303;
 pub const RELAY_RENEW: u16 = 0x0304;
 /// The end of a circuit.
 pub const RELAY_CLOSE: u16 = 0x0305;
+/// A request to be introduced.
+pub const SEEK: u16 = 0x0401;
+/// An introduction.
+pub const INTRODUCTION: u16 = 0x0402;
+/// That the sender does not introduce.
+pub const DECLINED: u16 = 0x0403;
 
 /// A control message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +65,8 @@ pub enum Control {
     Classify(Classify),
     /// Kinds [`RELAY_OPEN`] to [`RELAY_CLOSE`].
     Relay(relay::Message),
+    /// Kinds [`SEEK`] to [`DECLINED`].
+    Rendezvous(rendezvous::Message),
 }
 
 /// Why a control message was not taken.
@@ -91,6 +101,14 @@ impl Control {
             Self::Relay(message) => {
                 out.u16(relay_code(message.kind())).bytes(&message.encode());
             }
+            Self::Rendezvous(message) => {
+                let kind = match message.kind() {
+                    RendezvousKind::Seek => SEEK,
+                    RendezvousKind::Introduction => INTRODUCTION,
+                    RendezvousKind::Declined => DECLINED,
+                };
+                out.u16(kind).bytes(&message.encode());
+            }
         }
         out.finish()
     }
@@ -119,6 +137,11 @@ impl Control {
             RELAY_REFUSED => Self::Relay(relay::Message::decode(RelayKind::Refused, body)?),
             RELAY_RENEW => Self::Relay(relay::Message::decode(RelayKind::Renew, body)?),
             RELAY_CLOSE => Self::Relay(relay::Message::decode(RelayKind::Close, body)?),
+            SEEK => Self::Rendezvous(rendezvous::Message::decode(RendezvousKind::Seek, body)?),
+            INTRODUCTION => {
+                Self::Rendezvous(rendezvous::Message::decode(RendezvousKind::Introduction, body)?)
+            }
+            DECLINED => Self::Rendezvous(rendezvous::Message::decode(RendezvousKind::Declined, body)?),
             unknown => return Err(ControlError::UnknownKind(unknown)),
         })
     }
@@ -153,6 +176,8 @@ mod tests {
     use crate::id::NodeId;
     use crate::reflex::stun::ProbeToken;
     use crate::relay::Message as Relay;
+    use crate::rendezvous::wire::{Introduction, Seek};
+    use crate::rendezvous::{Decline, Message as Rendezvous, Plan};
 
     fn one_of_each() -> Vec<(u16, Control)> {
         let mapped = "198.51.100.7:40000".parse().unwrap();
@@ -160,6 +185,19 @@ mod tests {
         let (from, to) = (NodeId([0; 32]), NodeId([0xff; 32]));
         let membership = Control::Membership;
         let circuit = 11;
+        let (attempt, plan, verdict) = (5, Plan::Dial, crate::membership::VerdictSummary::UNKNOWN);
+        let seek = Seek { attempt, target: to, plan, verdict, candidates: vec![mapped] };
+        let introduction = Introduction {
+            attempt,
+            peer: from,
+            to_seeker: false,
+            plan,
+            verdict,
+            candidates: vec![],
+            key: [3; 32],
+            fire_in_ms: 1,
+            span_ms: 2,
+        };
         let open = relay::wire::Open { circuit, origin: from, path: vec![to], forward: 12, back: 13 };
         vec![
             (0x0001, Control::Hello(Hello { version: 1, boot: 2, has_session: false })),
@@ -180,6 +218,9 @@ mod tests {
             (0x0303, Control::Relay(Relay::Refused { circuit, at: from, why: relay::Refusal::NoLink })),
             (0x0304, Control::Relay(Relay::Renew { circuit })),
             (0x0305, Control::Relay(Relay::Close { circuit, by_opener: true })),
+            (0x0401, Control::Rendezvous(Rendezvous::Seek(seek))),
+            (0x0402, Control::Rendezvous(Rendezvous::Introduction(introduction))),
+            (0x0403, Control::Rendezvous(Rendezvous::Declined { attempt: 5, why: Decline::Busy })),
         ]
     }
 

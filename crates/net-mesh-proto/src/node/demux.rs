@@ -12,15 +12,16 @@ use crate::time::Time;
 impl Node {
     /// STUN is the only protocol whose datagrams come here.
     pub(super) fn handle_datagram(&mut self, now: Time, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
-        let Some(traversal) = &mut self.traversal else {
+        if self.traversal.is_none() {
             return self.drops_now(DropReason::UnsupportedStun);
-        };
+        }
         match Message::parse(bytes) {
+            Ok(message) if socket == SocketId::MAIN && self.reach_stun(now, from, &message, bytes) => {}
             Ok(message) => {
                 if message.is_answer() {
                     self.silence.heard();
                 }
-                traversal.handle_stun(now, socket, from, &message);
+                self.for_traversal(|traversal| traversal.handle_stun(now, socket, from, &message));
             }
             Err(reason) => self.drops_now(reason),
         }
@@ -40,11 +41,18 @@ impl Node {
         match control {
             Control::Hello(hello) => self.arbiter.handle_hello(now, conn, hello, &mut self.heard.arbiter),
             Control::Adopt(adopt) => self.arbiter.handle_adopt(now, conn, adopt, &mut self.heard.arbiter),
-            Control::Membership(_) | Control::Classify(_) | Control::Relay(_) if !in_session => {
+            Control::Membership(_) | Control::Classify(_) | Control::Relay(_) | Control::Rendezvous(_)
+                if !in_session =>
+            {
                 self.drops_now(DropReason::StaleConnection);
             }
             Control::Membership(message) => {
                 self.membership.handle(now, peer, message, &mut self.heard.membership);
+            }
+            Control::Rendezvous(message) => {
+                self.with_rendezvous(|rendezvous, view, out| {
+                    rendezvous.handle(now, peer, message, view, out)
+                });
             }
             Control::Relay(message) => self.reach_relay(now, peer, message),
             Control::Classify(message) => match &mut self.traversal {

@@ -283,6 +283,17 @@ pub enum Event {
         /// last hop only.
         via: Vec<NodeId>,
     },
+    /// This node introduced two others.
+    Introduced {
+        /// Who asked.
+        seeker: NodeId,
+        /// Who was sought.
+        sought: NodeId,
+        /// The number of the attempt.
+        attempt: u128,
+        /// What they are to try.
+        plan: rendezvous::Plan,
+    },
     /// An attempt at a direct way is over.
     Rendezvous(Box<rendezvous::Attempt>),
     /// No connection could be opened to `peer`.

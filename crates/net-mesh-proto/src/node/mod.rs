@@ -57,6 +57,7 @@
 //! | `silence` | does UDP work here at all? |
 //! | `reach` | ways to peers beyond their addresses, as the node wires them |
 //! | `query` | what may the outside look at? |
+//! | `why` | why is a peer reached the way it is? |
 //! | [`control`] | the table of control messages |
 
 mod command;
@@ -69,6 +70,7 @@ mod query;
 mod reach;
 mod silence;
 mod traversal;
+mod why;
 
 use alloc::collections::VecDeque;
 use core::time::Duration;
@@ -76,6 +78,7 @@ use core::time::Duration;
 pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
 pub use query::{MemberView, Sizes};
 pub use silence::Udp;
+pub use why::Why;
 
 use crate::drops::DropCounts;
 use crate::id::NodeId;

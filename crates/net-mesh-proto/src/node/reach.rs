@@ -9,6 +9,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::control::Control;
@@ -22,6 +23,7 @@ use crate::outbox::Outbox;
 use crate::path::{self, Paths};
 use crate::peer::Session;
 use crate::peer::ways::{Help, Way};
+use crate::reflex::stun;
 use crate::relay::{self, Refusal, Relay};
 use crate::rendezvous::{self, Rendezvous};
 use crate::rng::Rng;
@@ -31,6 +33,9 @@ use crate::time::{Deadline, Time};
 
 /// How often sessions over circuits are looked after when nothing happens.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
+
+/// How soon, at most, they are looked after again.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How soon a session that has lost its way is looked after again when there was no other one.
 const STRANDED_AGAIN: Duration = Duration::from_millis(500);
@@ -151,7 +156,7 @@ impl Help for Helpers<'_> {
         self.reach.rendezvous.is_some() && !self.reach.routes.mediators(peer).is_empty()
     }
 
-    fn found_at(&self, peer: &NodeId) -> Option<core::net::SocketAddr> {
+    fn found_at(&self, peer: &NodeId) -> Option<SocketAddr> {
         self.reach.paths.found_at(self.now, peer)
     }
 
@@ -236,6 +241,31 @@ impl Node {
         self.reach.paths.handle_frame(now, route, bytes, &mut self.reach.heard_paths);
     }
 
+    /// Whether a STUN message belonged to a rendezvous.
+    pub(super) fn reach_stun(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        message: &stun::Message,
+        bytes: &[u8],
+    ) -> bool {
+        let out = &mut self.reach.heard_rendezvous;
+        let Some(rendezvous) = &mut self.reach.rendezvous else { return false };
+        match message {
+            stun::Message::BindingRequest(request) => request
+                .check
+                .is_some_and(|name| rendezvous.handle_check(now, from, (request.txid, name), bytes, out)),
+            stun::Message::BindingResponse { txid, .. } => {
+                let ours = rendezvous.handle_answer(now, from, *txid, bytes, out);
+                if ours {
+                    self.silence.heard();
+                }
+                ours
+            }
+            stun::Message::BindingError { .. } | stun::Message::ProbeIndication(_) => false,
+        }
+    }
+
     pub(super) fn reach_relay(&mut self, now: Time, from: NodeId, message: relay::Message) {
         self.reach.relay.handle(now, from, message, &mut self.reach.heard_relay);
     }
@@ -290,7 +320,7 @@ impl Node {
             local: &self.local,
             own: self.membership.own_draft(),
             members: self.membership.members(),
-            mediators: &|peer| routes.mediators(peer),
+            mediators: &|peer| routes.mediators(peer).to_vec(),
             rtt: &|peer| arbiter.session(peer).map(|session| session.rtt),
         };
         act(rendezvous, view, &mut reach.heard_rendezvous);
@@ -300,7 +330,9 @@ impl Node {
     pub(super) fn reach_timeout(&mut self, now: Time) {
         self.reach.relay.handle_timeout(now, &mut self.reach.heard_relay);
         self.reach.paths.handle_timeout(now, &mut self.reach.heard_paths);
-        self.with_rendezvous(|rendezvous, view, out| rendezvous.handle_timeout(now, view, out));
+        if let Some(rendezvous) = &mut self.reach.rendezvous {
+            rendezvous.handle_timeout(now, &mut self.reach.heard_rendezvous);
+        }
         let due = |at: &Time| *at <= now;
         let stranded: Vec<NodeId> =
             self.reach.stranded.iter().filter(|(_, at)| due(at)).map(|(id, _)| *id).collect();
@@ -451,6 +483,10 @@ impl Node {
 
     fn hear_rendezvous(&mut self, now: Time, event: rendezvous::Event) {
         match event {
+            rendezvous::Event::Send { to, message } => self.send_to(to, &Control::Rendezvous(message)),
+            rendezvous::Event::Introduced { seeker, sought, attempt, plan } => {
+                self.tell(Event::Introduced { seeker, sought, attempt, plan });
+            }
             rendezvous::Event::Found { peer, addr, .. } => {
                 let direct = self.arbiter.session(&peer).is_some_and(|s| s.route.direct().is_some());
                 if !direct {
@@ -459,7 +495,9 @@ impl Node {
                 }
             }
             rendezvous::Event::Ended(attempt) => {
-                self.reach.look_soon(now + LOOK_AFTER);
+                let rests_until = self.reach.rendezvous.as_ref().and_then(|r| r.history(&attempt.peer));
+                let rests_until = rests_until.map_or(now, rendezvous::History::rests_until);
+                self.reach.look_soon(rests_until.clamp(now + LOOK_PAUSE, now + LOOK_AFTER));
                 self.tell(Event::Rendezvous(attempt));
             }
         }

@@ -173,6 +173,7 @@ impl Node {
                 traversal.classifier.set_external(now, &main, &other);
                 if self.local.set_reflexive(main) {
                     self.membership.set_candidates(now, self.local.candidates());
+                    self.for_rendezvous(|rendezvous| rendezvous.own_changed(now));
                     self.tell(Event::Reflexive(self.local.reflexive().to_vec()));
                 }
             }
@@ -192,7 +193,11 @@ impl Node {
             }
             classify::Event::ToPeer { peer, message } => self.send_to(peer, &Control::Classify(message)),
             classify::Event::Verdict { verdict, missing } => {
-                self.membership.set_verdict(now, VerdictSummary::from(&verdict));
+                let summary = VerdictSummary::from(&verdict);
+                if self.membership.own_draft().verdict.class() != summary.class() {
+                    self.for_rendezvous(|rendezvous| rendezvous.own_changed(now));
+                }
+                self.membership.set_verdict(now, summary);
                 self.tell(Event::Classified { verdict, missing });
             }
         }

@@ -204,6 +204,12 @@ impl Dialer {
         self.wanted.get(peer).is_some_and(|until| *until > now)
     }
 
+    /// Whether an attempt at `peer` is under way.
+    #[must_use]
+    pub fn is_trying(&self, peer: &NodeId) -> bool {
+        self.attempts.under_way(Target::Peer(*peer))
+    }
+
     /// A connection to `peer` came up, straight or through others, from the attempt `dial` where this node
     /// opened it.
     pub fn connected(

@@ -129,6 +129,17 @@ impl Local {
         meaningful && self.can_send_to(addr) && !self.is_own(addr)
     }
 
+    /// Whether `ip` looks like a neighbour's: it shares the first 24 bits (IPv4) or 64 bits (IPv6) with an address
+    /// of this host. Masks are not known here; these are the usual ones.
+    #[must_use]
+    pub fn shares_network(&self, ip: IpAddr) -> bool {
+        self.ips.iter().any(|own| match (own, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => a.octets()[..3] == b.octets()[..3],
+            (IpAddr::V6(a), IpAddr::V6(b)) => a.segments()[..4] == b.segments()[..4],
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        })
+    }
+
     fn main_port(&self, ip: IpAddr) -> Option<u16> {
         self.main[usize::from(ip.is_ipv6())]
     }

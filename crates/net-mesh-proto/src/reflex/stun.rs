@@ -14,6 +14,8 @@
 //! 32 bytes (IPv4) or 44 (IPv6), and a 420 is at most 36 for a request of 24. That is the one bounded
 //! exception ([`MAX_SURPLUS`]) to the law that a stranger never makes us send more bytes than it sent.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
@@ -24,8 +26,8 @@ use stun_types::attribute::{
     Username, XorMappedAddress,
 };
 use stun_types::message::{
-    BINDING, Message as Stun, MessageClass, MessageHeader, MessageType, MessageWrite, MessageWriteExt,
-    MessageWriteVec,
+    BINDING, IntegrityAlgorithm, Message as Stun, MessageClass, MessageHeader, MessageIntegrityCredentials,
+    MessageType, MessageWrite, MessageWriteExt, MessageWriteVec, ShortTermCredentials,
 };
 
 use crate::drops::DropReason;
@@ -86,10 +88,38 @@ pub struct BindingRequest {
     pub txid: u128,
     /// The PROBE attribute, if there is one.
     pub probe: Option<Probe>,
+    /// What its USERNAME says, where it is a check of a rendezvous. Nothing is proven by it yet: see [`is_signed`].
+    pub check: Option<CheckName>,
     /// Whether it carries a FINGERPRINT; the answer then does too.
     pub has_fingerprint: bool,
     /// Comprehension-required attributes that RFC 8489 does not define, without duplicates; at most 16.
     pub unknown_required: Vec<u16>,
+}
+
+/// The USERNAME of a check: which rendezvous, and which of the two sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckName {
+    /// The number of the attempt.
+    pub attempt: u128,
+    /// Whether it comes from the side that asked for the rendezvous.
+    pub by_seeker: bool,
+}
+
+impl CheckName {
+    fn text(self) -> String {
+        format!("{:032x}:{}", self.attempt, if self.by_seeker { 's' } else { 't' })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (attempt, side) = text.split_once(':')?;
+        let plain = attempt.len() == 32 && attempt.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let by_seeker = match side {
+            "s" => true,
+            "t" => false,
+            _ => return None,
+        };
+        Some(Self { attempt: u128::from_str_radix(attempt, 16).ok().filter(|_| plain)?, by_seeker })
+    }
 }
 
 /// A STUN message, as far as a node cares.
@@ -142,6 +172,7 @@ impl Message {
             MessageClass::Request => Ok(Self::BindingRequest(BindingRequest {
                 txid,
                 probe: attributes.probe,
+                check: attributes.check,
                 has_fingerprint: attributes.has_fingerprint,
                 unknown_required: attributes.unknown_required,
             })),
@@ -164,6 +195,7 @@ impl Message {
 #[derive(Default)]
 struct Attributes {
     probe: Option<Probe>,
+    check: Option<CheckName>,
     has_fingerprint: bool,
     unknown_required: Vec<u16>,
     xor_mapped: Option<SocketAddr>,
@@ -214,6 +246,11 @@ impl Attributes {
             PROBE => {
                 let probe = read_probe(&raw.value).ok()?;
                 self.probe.get_or_insert(probe);
+            }
+            Username::TYPE => {
+                // Another agent's name is none of ours, and no fault.
+                let name = core::str::from_utf8(&raw.value).ok().and_then(CheckName::parse);
+                self.check = self.check.or(name);
             }
             XorMappedAddress::TYPE => {
                 let addr = XorMappedAddress::from_raw_ref(raw).ok()?.addr(header.transaction_id());
@@ -319,6 +356,45 @@ pub fn binding_response(txid: u128, mapped: SocketAddr, fingerprint: bool) -> Ve
     let mut message = start(MessageClass::Success, txid);
     message.push_attribute_unchecked(&XorMappedAddress::new(canonical(mapped), txid.into()));
     finish(message, fingerprint)
+}
+
+fn credentials(key: &[u8; 32]) -> MessageIntegrityCredentials {
+    let password = key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    ShortTermCredentials::new(password).into()
+}
+
+fn sign(message: &mut MessageWriteVec, key: &[u8; 32]) {
+    // Fails only where there is one already.
+    let added = message.add_message_integrity(&credentials(key), IntegrityAlgorithm::Sha256);
+    debug_assert!(added.is_ok());
+}
+
+/// A check: a Binding request with USERNAME, MESSAGE-INTEGRITY-SHA256 (RFC 8489 §14.6) keyed with `key`, and
+/// FINGERPRINT. It is longer than its answer.
+#[must_use]
+pub fn check_request(txid: u128, name: CheckName, key: &[u8; 32]) -> Vec<u8> {
+    let mut message = start(MessageClass::Request, txid);
+    message.push_attribute_unchecked(&RawAttribute::new(Username::TYPE, name.text().as_bytes()));
+    sign(&mut message, key);
+    finish(message, true)
+}
+
+/// The answer to a check that came from `mapped`.
+#[must_use]
+pub fn check_response(txid: u128, mapped: SocketAddr, key: &[u8; 32]) -> Vec<u8> {
+    let mut message = start(MessageClass::Success, txid);
+    message.push_attribute_unchecked(&XorMappedAddress::new(canonical(mapped), txid.into()));
+    sign(&mut message, key);
+    finish(message, true)
+}
+
+/// Whether a STUN message carries a MESSAGE-INTEGRITY-SHA256 that was made with `key`.
+#[must_use]
+pub fn is_signed(bytes: &[u8], key: &[u8; 32]) -> bool {
+    let signed = Stun::from_bytes(bytes).is_ok_and(|message| {
+        matches!(message.validate_integrity(&credentials(key)), Ok(IntegrityAlgorithm::Sha256))
+    });
+    bytes.len() <= MAX_LEN && signed
 }
 
 /// The answer 420 (RFC 8489 §6.3.1) to a request with attributes that must be understood and are not.

@@ -24,6 +24,7 @@ fn probe() -> Probe {
 
 fn request(probe: Option<Probe>, has_fingerprint: bool) -> Message {
     Message::BindingRequest(BindingRequest {
+        check: None,
         txid: TXID,
         probe,
         has_fingerprint,

@@ -177,7 +177,7 @@ fn servers_are_bounded() {
 }
 
 fn request(txid: u128) -> BindingRequest {
-    BindingRequest { txid, probe: None, has_fingerprint: false, unknown_required: Vec::new() }
+    BindingRequest { txid, probe: None, check: None, has_fingerprint: false, unknown_required: Vec::new() }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use net_mesh_proto::outbox::SocketId;
 use net_mesh_proto::relay::Step;
 use net_mesh_proto::rng::Rng;
 use net_mesh_proto::route::Route;
-use net_mesh_proto::time::Time;
+use net_mesh_proto::time::{Deadline, Time};
 use net_mesh_proto::wire::DatagramKind;
 use net_mesh_proto::wire::frame::{self, RELAY, RELAY_HEADER};
 
@@ -70,6 +70,9 @@ pub(crate) struct Machine {
     pub(super) rng: Rng,
     pub(super) timers: BinaryHeap<Reverse<(Time, Timer)>>,
     pub(super) inputs: VecDeque<Input<'static>>,
+    /// When the node wants to be woken, unless it was given something since.
+    node_due: Option<Deadline>,
+    touched: bool,
     labels: Labels,
     /// What the node itself never saw.
     drops: DropCounts,
@@ -101,6 +104,8 @@ impl Machine {
             rng,
             timers: BinaryHeap::new(),
             inputs: VecDeque::new(),
+            node_due: None,
+            touched: true,
             labels,
             drops: DropCounts::default(),
             news: Vec::new(),
@@ -174,8 +179,13 @@ impl Machine {
         self.crash(net);
     }
 
-    pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        let node = self.node.poll_timeout().map(|deadline| deadline.at);
+    /// When to wake it. The node is asked only where it was given something: that is much of what a large world
+    /// spends its time on.
+    pub(crate) fn poll_timeout(&mut self) -> Option<Time> {
+        if std::mem::take(&mut self.touched) {
+            self.node_due = self.node.poll_timeout();
+        }
+        let node = self.node_due.map(|deadline| deadline.at);
         let own = self.timers.peek().map(|Reverse((at, _))| *at);
         [node, own].into_iter().flatten().min()
     }
@@ -194,13 +204,19 @@ impl Machine {
         if let Some(deadline) = self.node.poll_timeout().filter(|deadline| deadline.at <= now) {
             self.busy = if self.busy.0 == now { (now, self.busy.1 + 1) } else { (now, 1) };
             assert!(self.busy.1 < BUSY, "{:?} loops at {now:?}: {}", self.id, deadline.why);
+            self.touched = true;
             self.node.handle_timeout(now);
         }
         self.carry_out(net, now);
     }
 
-    pub(crate) fn handle(&mut self, net: &mut Internet, now: Time, input: Input<'_>) {
+    fn tell(&mut self, now: Time, input: Input<'_>) {
+        self.touched = true;
         self.node.handle(now, input);
+    }
+
+    pub(crate) fn handle(&mut self, net: &mut Internet, now: Time, input: Input<'_>) {
+        self.tell(now, input);
         self.carry_out(net, now);
     }
 
@@ -209,7 +225,7 @@ impl Machine {
             if let Some(output) = self.node.poll_output() {
                 self.act(net, now, output);
             } else if let Some(input) = self.inputs.pop_front() {
-                self.node.handle(now, input);
+                self.tell(now, input);
             } else {
                 return;
             }
@@ -307,7 +323,7 @@ impl Machine {
                 return self.drops.count(DropReason::MalformedFrame);
             }
             let frame = Input::Frame { route: Route::Direct(from), bytes };
-            return self.node.handle(now, frame);
+            return self.tell(now, frame);
         };
         match self.labels.step(now, from, label, bytes) {
             Step::Forward { to, label } => {
@@ -329,7 +345,7 @@ impl Machine {
         match bytes.first().map(|first| DatagramKind::of(*first)) {
             Some(DatagramKind::Quic) => self.handle_quic(net, now, route, bytes),
             Some(DatagramKind::Frame) if bytes.first() != Some(&RELAY) => {
-                self.node.handle(now, Input::Frame { route, bytes });
+                self.tell(now, Input::Frame { route, bytes });
             }
             _ => self.drops.count(DropReason::UnknownFirstByte),
         }

@@ -43,7 +43,7 @@ use crate::host::{Families, HostId};
 use crate::internet::Internet;
 use crate::link::Link;
 use crate::nat::Chain;
-use crate::oracle::{self, Means, Nature, Outlook};
+use crate::oracle::{self, Means, Nature, Outlook, Reach};
 use crate::topology::Place;
 pub use flows::Flow;
 use flows::FlowTimer;
@@ -62,6 +62,16 @@ pub enum PathKind {
     Relayed,
     /// They have no session.
     None,
+}
+
+impl From<Reach> for PathKind {
+    fn from(reach: Reach) -> Self {
+        match reach {
+            Reach::Direct => Self::Direct,
+            Reach::Relayed => Self::Relayed,
+            Reach::None => Self::None,
+        }
+    }
 }
 
 /// Where and how a node is added.
@@ -339,7 +349,7 @@ impl World {
     /// Makes sure that a node is woken when it asked to be.
     fn arm(&mut self, ix: NodeIx) {
         let seat = &mut self.seats[ix.0 as usize];
-        let next = seat.machine.as_ref().and_then(Machine::poll_timeout).map(|next| next.max(self.now));
+        let next = seat.machine.as_mut().and_then(Machine::poll_timeout).map(|next| next.max(self.now));
         if let Some(next) = next
             && seat.armed.is_none_or(|armed| next < armed)
         {
@@ -452,11 +462,11 @@ impl World {
         }
     }
 
-    /// How a node's packets travel to another one now; `None` where it has no session with it.
+    /// How a node's packets travel to another one now; `None` where it has no session with it, or knows no way.
     #[must_use]
     pub fn route(&self, from: NodeIx, to: NodeIx) -> Option<Route> {
         let peer = self.id(to)?;
-        self.node(from)?.sessions().find(|s| s.peer == peer).map(|s| s.route)
+        self.node(from)?.path(&peer).map(|(route, _)| route)
     }
 
     /// The nodes that forward what `from` sends to `to`, in order; none where there is no session, or it is

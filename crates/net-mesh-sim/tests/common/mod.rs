@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use net_mesh_proto::time::Time;
-use net_mesh_sim::oracle::{Means, Outlook, Reach};
+use net_mesh_sim::oracle::{Means, Outlook};
 use net_mesh_sim::world::Spec;
 use net_mesh_sim::{Chain, Link, NodeIx, PathKind, World};
 
@@ -20,7 +20,8 @@ pub(crate) const fn secs(secs: u64) -> Duration {
 
 /// Joins through the first public node, and keeps no session that nobody asks for but those with anchors.
 pub(crate) fn member(world: &World, chain: impl Into<Chain>, link: &Link) -> Spec {
-    let join = world.address(NodeIx(0)).into_iter().collect();
+    let first = (!world.is_empty()).then_some(NodeIx(0));
+    let join = first.and_then(|ix| world.address(ix)).into_iter().collect();
     Spec { chain: chain.into(), link: link.clone(), join, full_mesh: 0, ..Spec::default() }
 }
 
@@ -58,11 +59,7 @@ impl Pair {
     }
 
     pub(crate) fn wanted(&self) -> PathKind {
-        match self.outlook.reach {
-            Reach::Direct => PathKind::Direct,
-            Reach::Relayed => PathKind::Relayed,
-            Reach::None => PathKind::None,
-        }
+        self.outlook.reach.into()
     }
 
     pub(crate) fn look(&mut self, world: &World) {
@@ -127,10 +124,4 @@ pub(crate) fn story(world: &World, pair: &Pair) -> String {
         world.flow(from, to),
         events.join("\n")
     )
-}
-
-/// How many attempts at a direct way a pair made, and how many packets they took, on both sides.
-pub(crate) fn spent(world: &World, pair: &Pair) -> (u64, u64) {
-    let _ = (world, pair);
-    (0, 0)
 }

@@ -7,21 +7,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use net_mesh_proto::id::{ChannelId, NodeId};
-use quinn::Connection;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::log::{Log, Room};
 use super::segment::HEADER;
 use super::subscribe::{Subscriber, Subscription};
+use super::table::{MAX_CHANNELS, Table};
 use super::{ChannelConfig, MAX_EVENT, Membership, PublishError, SubscribeError, is_valid_name};
-
-/// Channels that a node publishes on or that peers subscribe to here. Each costs a few hundred bytes
-/// while nothing is kept.
-const MAX_CHANNELS: usize = 4096;
+use crate::session::Link;
 
 /// Subscriptions of a node. Each holds a queue and, per publisher, a stream.
-const MAX_SUBSCRIPTIONS: usize = 1024;
+pub(super) const MAX_SUBSCRIPTIONS: usize = 1024;
 
 /// A publisher looks this often for subscribers it should have a session with, besides when members change.
 const LOOK: Duration = Duration::from_secs(5);
@@ -50,6 +47,19 @@ pub(super) struct Channel {
 }
 
 impl Channel {
+    /// A channel whose first event will have number `next`.
+    pub(super) fn new(name: Arc<str>, config: &ChannelConfig, next: u64) -> Self {
+        Self {
+            id: ChannelId::of(&name),
+            name,
+            log: Mutex::new(Log::new(config.log_bytes, config.stall_timeout, next)),
+            grown: Notify::new(),
+            shrunk: Notify::new(),
+            looked: Mutex::new(None),
+            ran: AtomicUsize::new(0),
+        }
+    }
+
     pub(super) fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
     }
@@ -64,9 +74,9 @@ impl Channel {
 
 #[derive(Default)]
 struct State {
-    channels: BTreeMap<Arc<str>, Arc<Channel>>,
+    channels: Table,
     subscribers: BTreeMap<u64, Arc<Subscriber>>,
-    sessions: BTreeMap<NodeId, Connection>,
+    sessions: BTreeMap<NodeId, Arc<Link>>,
 }
 
 /// The channels of a node.
@@ -118,34 +128,16 @@ impl Hub {
         if !is_valid_name(name) {
             return Err(PublishError::Channel(name.to_owned()));
         }
-        self.channel(name).ok_or(PublishError::TooManyChannels(MAX_CHANNELS))
+        self.own_channel(name).ok_or(PublishError::TooManyChannels(MAX_CHANNELS))
     }
 
-    /// The channel called `name`; made if there is room for it.
-    pub(super) fn channel(&self, name: &str) -> Option<Arc<Channel>> {
-        let mut state = lock(&self.state);
-        if let Some(channel) = state.channels.get(name) {
-            return Some(Arc::clone(channel));
-        }
-        if state.channels.len() >= MAX_CHANNELS {
-            // Peers may have asked for channels that nobody ever used.
-            state.channels.retain(|_, c| Arc::strong_count(c) > 1 || !c.log().is_untouched());
-            if state.channels.len() >= MAX_CHANNELS {
-                return None;
-            }
-        }
-        let name: Arc<str> = name.into();
-        let channel = Arc::new(Channel {
-            id: ChannelId::of(&name),
-            name: Arc::clone(&name),
-            log: Mutex::new(Log::new(self.config.log_bytes, self.config.stall_timeout)),
-            grown: Notify::new(),
-            shrunk: Notify::new(),
-            looked: Mutex::new(None),
-            ran: AtomicUsize::new(0),
-        });
-        state.channels.insert(name, Arc::clone(&channel));
-        Some(channel)
+    fn own_channel(&self, name: &str) -> Option<Arc<Channel>> {
+        lock(&self.state).channels.own(name, &self.config)
+    }
+
+    /// The channel called `name`, which `peer` asks for; `None` if there are too many.
+    pub(super) fn asked_channel(&self, name: &str, peer: NodeId) -> Option<Arc<Channel>> {
+        lock(&self.state).channels.asked(name, peer, &self.config)
     }
 
     async fn publish_on(&self, channel: &Channel, payload: &[u8]) -> Result<u64, PublishError> {
@@ -208,7 +200,7 @@ impl Hub {
             return Err(SubscribeError::ShutDown);
         }
         let too_many = SubscribeError::TooMany(MAX_SUBSCRIPTIONS);
-        let own = self.channel(channel).ok_or(too_many.clone())?;
+        let own = self.own_channel(channel).ok_or(too_many.clone())?;
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let (subscriber, subscription) = Subscriber::new(id, own, Arc::clone(self));
         {
@@ -222,8 +214,8 @@ impl Hub {
                 return Err(too_many);
             }
             state.subscribers.insert(id, Arc::clone(&subscriber));
-            for (peer, connection) in &state.sessions {
-                subscriber.follow(*peer, connection.clone());
+            for link in state.sessions.values() {
+                subscriber.follow(link);
             }
         }
         subscriber.follow_own();
@@ -246,14 +238,32 @@ impl Hub {
         channels
     }
 
-    /// There is a session with `peer`, perhaps in place of another one.
-    pub(crate) fn session_up(&self, peer: NodeId, connection: Connection) {
+    /// Subscriptions of this node's own to `channel`, by age.
+    pub(super) fn subscribers_to(&self, channel: &str) -> Vec<Arc<Subscriber>> {
+        let state = lock(&self.state);
+        state.subscribers.values().filter(|s| s.channel() == channel).cloned().collect()
+    }
+
+    /// There is an authenticated connection. What waits for its peer is sent on it without asking whether it
+    /// will be the session: if it will not, it closes, and the peer goes on elsewhere from what it has.
+    pub(crate) fn connected(self: &Arc<Self>, link: &Arc<Link>) {
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let channels: Vec<_> = lock(&self.state).channels.all().cloned().collect();
+        for channel in channels {
+            self.push(link, &channel);
+        }
+    }
+
+    /// There is a session, perhaps in place of another one with the same peer.
+    pub(crate) fn session_up(&self, link: Arc<Link>) {
         {
             let mut state = lock(&self.state);
-            state.sessions.insert(peer, connection.clone());
             for subscriber in state.subscribers.values() {
-                subscriber.follow(peer, connection.clone());
+                subscriber.follow(&link);
             }
+            state.sessions.insert(link.peer, link);
         }
         self.members_changed();
     }
@@ -264,14 +274,9 @@ impl Hub {
         self.members_changed();
     }
 
-    /// Forgets the places of those who did not come back.
+    /// Forgets the places of those who did not come back, and channels that nobody uses.
     pub(crate) fn sweep(&self) {
-        let channels: Vec<_> = lock(&self.state).channels.values().cloned().collect();
-        let now = Instant::now();
-        for channel in channels {
-            channel.log().expire(now);
-            channel.shrunk.notify_waiters();
-        }
+        lock(&self.state).channels.sweep(Instant::now());
     }
 
     /// Members' records changed: there may be new subscribers.
@@ -282,7 +287,7 @@ impl Hub {
     /// Ends publishing, and waits until those who are connected have everything. Bounded by the caller.
     pub(crate) async fn drain(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        let channels: Vec<_> = lock(&self.state).channels.values().cloned().collect();
+        let channels: Vec<_> = lock(&self.state).channels.all().cloned().collect();
         for channel in channels {
             loop {
                 let shrunk = channel.shrunk.notified();

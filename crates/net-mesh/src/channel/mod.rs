@@ -7,20 +7,40 @@
 //! acknowledged, a session may break and come back without loss; and because the log is bounded, a
 //! publisher waits for the slowest subscriber that still makes progress ([`log`]).
 //!
+//! Where there was no session, that would cost the first event a round trip more than it needs: the
+//! publisher's connection reaches the subscriber, whose request goes back, and only then events come. So a
+//! publisher also *pushes*: as soon as it has an authenticated connection with a member that is expected
+//! to subscribe, it opens the stream itself and sends what waits, behind its last word of the handshake.
+//! Whether to take it is the subscriber's to decide: it has one task per publisher and subscription, which
+//! follows one stream at a time, so that exactly one feeds the subscription whatever both sides open.
+//!
 //! | file | what |
 //! |---|---|
 //! | [`segment`] | the bytes |
 //! | [`log`] | what is kept, and for whom (pure) |
+//! | [`table`] | which channels there are, and whose account they are on |
+//! | [`handshake`] | how a stream begins |
 //! | [`hub`] | the channels of a node, and publishing |
-//! | [`serve`] | the publisher's end of a stream |
-//! | [`subscribe`] | the subscriber's end, and the subscription |
+//! | [`serve`] | the publisher's end of a stream that a subscriber opened |
+//! | [`push`] | the publisher's end of a stream that it opened itself |
+//! | [`follow`] | the subscriber's end of either |
+//! | [`subscribe`] | a subscription, and its queue |
+//! | [`progress`] | how far the application has got with it |
 
+mod follow;
 mod handshake;
 mod hub;
 mod log;
+mod progress;
+mod push;
 mod segment;
 mod serve;
+#[cfg(test)]
+mod stream_tests;
 mod subscribe;
+mod table;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 
@@ -48,10 +68,10 @@ pub fn fuzz_segment(bytes: &[u8]) -> bool {
     segment::parse(bytes).is_ok()
 }
 
-/// Checks what arrives as a subscription; for fuzzing.
+/// Checks what arrives as a subscription, or as the start of a push; for fuzzing.
 #[doc(hidden)]
 pub fn fuzz_subscription(bytes: &[u8]) -> bool {
-    handshake::Request::parse(bytes).is_ok()
+    handshake::Request::parse(bytes).is_ok() || handshake::Push::parse(bytes).is_ok()
 }
 
 /// Something that was published.

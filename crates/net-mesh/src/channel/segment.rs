@@ -20,6 +20,18 @@ pub(super) const FULL: usize = 16 << 10;
 /// Longest body, in bytes: one event of the largest size, or several that together are not full.
 const MAX_BODY: usize = MAX_EVENT + FULL;
 
+/// What a segment costs whoever holds it besides its bytes: the allocation's own bookkeeping and a place in
+/// a queue, 200 bytes as measured by their sizes, rounded up. Both ends of a stream charge it, so that a
+/// credit of bytes bounds the memory that tiny segments take.
+const OVERHEAD: usize = 256;
+
+/// The most that a segment can cost.
+pub(super) const MAX_COST: usize = cost(MAX_BODY);
+
+const fn cost(body: usize) -> usize {
+    body + HEADER + OVERHEAD
+}
+
 /// A run of encoded events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
@@ -37,6 +49,11 @@ impl Segment {
     /// The sequence number after the last event.
     pub(super) fn end(&self) -> u64 {
         self.first + u64::from(self.count)
+    }
+
+    /// What it takes of a credit and of a log, in bytes.
+    pub(super) const fn cost(&self) -> usize {
+        cost(self.body.len())
     }
 
     /// The header to send before the body.
@@ -74,6 +91,11 @@ impl Header {
             return Err(Malformed::Invalid("a segment's count"));
         }
         Ok(Self { first, base_ms, count, length })
+    }
+
+    /// What the segment will cost; see [`Segment::cost`].
+    pub(super) const fn cost(&self) -> usize {
+        cost(self.length)
     }
 
     /// The segment with this header and `body`, if the body is what the header says.

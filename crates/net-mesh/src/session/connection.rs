@@ -27,14 +27,19 @@ const APPLICATION_DATAGRAM: u8 = 0x01;
 /// would have been answered.
 const SUSPECT_AFTER: Duration = Duration::from_secs(KEEP_ALIVE.as_secs() + 3);
 
-type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A stream that is being served, until it ends.
+pub(crate) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What is done with a peer's streams and datagrams.
 pub(crate) trait Services: Send + Sync + 'static {
+    /// The connection is up and its peer authenticated; whether it becomes the session is not decided yet.
+    fn connected(&self, link: &Arc<Link>);
     /// A peer subscribes to a channel of ours.
-    fn events(&self, peer: NodeId, send: SendStream, recv: RecvStream) -> Served;
+    fn events(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served;
+    /// A peer sends events before it was asked to.
+    fn push(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served;
     /// A peer opened a stream for the application.
-    fn stream(&self, peer: NodeId, send: SendStream, recv: RecvStream);
+    fn stream(&self, link: Arc<Link>, send: SendStream, recv: RecvStream);
     /// A peer sent the application a datagram.
     fn datagram(&self, peer: NodeId, payload: Bytes);
 }
@@ -54,6 +59,10 @@ pub(crate) struct Link {
     life: Mutex<Life>,
     /// This side closed it, because it was not needed.
     unused: AtomicBool,
+    /// The application used it since someone last asked.
+    active: AtomicBool,
+    /// The application has, or had, a stream of its own on it.
+    pinned: AtomicBool,
 }
 
 /// The last authenticated sign of the peer.
@@ -82,7 +91,28 @@ impl Link {
             outgoing: Mutex::new(Some(queue)),
             life: Mutex::new(Life { frames: 0, at: Instant::now() }),
             unused: AtomicBool::new(false),
+            active: AtomicBool::new(false),
+            pinned: AtomicBool::new(false),
         })
+    }
+
+    /// Notes that the application uses this connection: an event, a datagram or a ping passed. Costs a load
+    /// where it is noted already.
+    pub(crate) fn touch(&self) {
+        if !self.active.load(Ordering::Relaxed) {
+            self.active.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the application has a stream of its own here. What passes on it is between the application
+    /// and QUIC, so the connection counts as used from now on for as long as it lives.
+    pub(crate) fn pin(&self) {
+        self.pinned.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the application used this connection since the last call, or has had a stream on it.
+    pub(crate) fn take_activity(&self) -> bool {
+        self.active.swap(false, Ordering::Relaxed) || self.pinned.load(Ordering::Relaxed)
     }
 
     /// Starts the tasks that serve the connection until it closes.
@@ -100,6 +130,7 @@ impl Link {
                 }
             });
         }
+        services.connected(self);
         tokio::spawn(Arc::clone(self).accept_uni(signals));
         tokio::spawn(Arc::clone(self).accept_bi(Arc::clone(&services)));
         tokio::spawn(Arc::clone(self).datagrams(services));
@@ -159,6 +190,7 @@ impl Link {
         let mut datagram = BytesMut::with_capacity(payload.len() + 1);
         datagram.put_u8(APPLICATION_DATAGRAM);
         datagram.put_slice(payload);
+        self.touch();
         self.connection.send_datagram(datagram.freeze())
     }
 
@@ -200,13 +232,17 @@ impl Link {
 
     async fn accept_bi(self: Arc<Self>, services: Arc<dyn Services>) {
         while let Ok((send, mut recv)) = self.connection.accept_bi().await {
-            let (peer, services) = (self.peer, Arc::clone(&services));
+            let (link, services) = (Arc::clone(&self), Arc::clone(&services));
             // A stream whose first byte is late must not hold up those behind it.
             tokio::spawn(async move {
                 match read_purpose(&mut recv).await {
-                    Some(stream::EVENTS) => services.events(peer, send, recv).await,
-                    Some(stream::APPLICATION) => services.stream(peer, send, recv),
-                    Some(stream::PING) => echo(send, recv).await,
+                    Some(stream::EVENTS) => services.events(link, send, recv).await,
+                    Some(stream::PUSH) => services.push(link, send, recv).await,
+                    Some(stream::APPLICATION) => services.stream(link, send, recv),
+                    Some(stream::PING) => {
+                        link.touch();
+                        echo(send, recv).await;
+                    }
                     _ => {}
                 }
             });
@@ -216,6 +252,7 @@ impl Link {
     async fn datagrams(self: Arc<Self>, services: Arc<dyn Services>) {
         while let Ok(mut datagram) = self.connection.read_datagram().await {
             if datagram.first() == Some(&APPLICATION_DATAGRAM) {
+                self.touch();
                 services.datagram(self.peer, datagram.split_off(1));
             }
         }

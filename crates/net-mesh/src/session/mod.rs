@@ -7,8 +7,14 @@
 
 mod config;
 mod connection;
+#[cfg(test)]
+mod connection_tests;
 mod control;
 pub(crate) mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::sync::Arc;
@@ -25,7 +31,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use config::SetupError;
 pub(crate) use config::{KEEP_ALIVE, connection_ids};
-pub(crate) use connection::{Link, Services};
+pub(crate) use connection::{Link, Served, Services};
 
 use crate::driver::Signal;
 use crate::identity::{Identity, node_of};

@@ -8,3 +8,5 @@ pub(crate) const EVENTS: u8 = 0x02;
 pub(crate) const APPLICATION: u8 = 0x03;
 /// A ping: whatever is sent comes back.
 pub(crate) const PING: u8 = 0x04;
+/// Events of a channel that the publisher sends before the subscriber asks: opened by the publisher.
+pub(crate) const PUSH: u8 = 0x05;

@@ -164,11 +164,6 @@ impl MeshSocket {
         self.slots.set_route(slot, route)
     }
 
-    /// The route that packets of the session on `slot` take. `None` if the slot is gone, or still tries several.
-    pub(crate) fn route(&self, slot: SlotId) -> Option<Route> {
-        self.slots.routes(slot.addr())?.chosen()
-    }
-
     /// Sends a frame of the mesh's own. If that is not possible now, it is lost and counted.
     pub(crate) fn send_frame(&self, route: Route, frame: &[u8]) {
         match route {

@@ -219,11 +219,8 @@ impl MeshSocket {
 
 /// Where the run of frames ends that have the label of the one at `start`.
 fn end_of_run(buf: &[u8], start: usize, stride: usize) -> usize {
-    let Some((header, _)) = buf[start..].split_first_chunk::<RELAY_HEADER>() else { return buf.len() };
     let mut end = (start + stride).min(buf.len());
-    if stride <= RELAY_HEADER {
-        return end;
-    }
+    let Some((header, _)) = buf[start..end].split_first_chunk::<RELAY_HEADER>() else { return end };
     while let Some((next, payload)) = buf[end..].split_first_chunk::<RELAY_HEADER>()
         && next == header
         && !payload.is_empty()

@@ -60,6 +60,12 @@ type Dcid = ([u8; 20], u8);
 pub(crate) struct SlotId(u64);
 
 impl SlotId {
+    /// A slot of no table, for tests of what merely names one.
+    #[cfg(test)]
+    pub(crate) const fn for_test(n: u64) -> Self {
+        Self(n)
+    }
+
     /// The address that QUIC knows the slot by.
     pub(crate) fn addr(self) -> SocketAddr {
         let [a, b, c, d] = PREFIX;

@@ -1,5 +1,7 @@
 //! What the table of slots promises.
 
+use net_mesh_proto::route::CircuitId;
+
 use super::*;
 
 fn addr(n: u16) -> Route {
@@ -106,4 +108,107 @@ async fn what_never_becomes_a_handshake_is_swept_away() {
     assert_eq!(slots.provisional(), 0);
     assert!(slots.by_source(addr(2)).is_none());
     assert!(slots.by_source(addr(1)).is_some());
+}
+
+fn node(n: u8) -> NodeId {
+    NodeId([n; 32])
+}
+
+/// A settled slot of `peer` that has proven the first of these routes.
+fn settled(slots: &Slots, peer: u8, routes: &[Route]) -> SlotId {
+    let slot = slots.dial(Some(node(peer)), routes).unwrap();
+    slots.prove(slot, routes[0]);
+    assert_eq!(slots.settle(slot, node(peer)), Some(routes[0]));
+    slot
+}
+
+#[test]
+fn an_address_that_a_session_never_proved_is_free_for_a_dial() {
+    let slots = slots();
+    let session = settled(&slots, 1, &[addr(1), addr(2)]);
+    let other = slots.dial(Some(node(2)), &[addr(1), addr(2)]).unwrap();
+    assert_ne!(other, session);
+    assert_eq!(slots.routes(other.addr()).unwrap().candidates(), [addr(2)], "the other one is proven");
+    assert_eq!(slots.by_source(addr(2)).unwrap().slot, other);
+    slots.release(session);
+    assert_eq!(slots.by_source(addr(2)).unwrap().slot, other, "the end of the first takes nothing away");
+}
+
+#[test]
+fn a_dial_adds_no_routes_to_a_strangers_slot() {
+    let slots = slots();
+    let stranger = slots.by_initial(b"12345678", addr(1)).unwrap().slot;
+    assert_eq!(slots.dial(Some(node(1)), &[addr(1), addr(2)]), Some(stranger));
+    assert_eq!(slots.routes(stranger.addr()).unwrap().candidates(), [addr(1)]);
+    assert!(slots.by_source(addr(2)).is_none());
+}
+
+#[test]
+fn late_copies_of_an_initial_belong_to_the_session_it_became() {
+    let slots = slots();
+    let slot = slots.by_initial(b"12345678", addr(1)).unwrap().slot;
+    assert!(slots.hold(slot));
+    slots.prove(slot, addr(1));
+    slots.settle(slot, node(1));
+    assert_eq!(slots.by_initial(b"12345678", addr(2)).unwrap().slot, slot);
+    slots.release(slot);
+    assert_ne!(slots.by_initial(b"12345678", addr(1)).unwrap().slot, slot, "nothing is left of it");
+}
+
+#[test]
+fn a_session_is_given_a_route_unless_another_one_has_proven_it() {
+    let slots = slots();
+    let session = settled(&slots, 1, &[Route::Relayed(CircuitId(1))]);
+    let other = settled(&slots, 2, &[addr(1), addr(2)]);
+    let stranger = slots.by_initial(b"12345678", addr(3)).unwrap().slot;
+    for (route, free) in [(addr(1), false), (addr(2), true), (addr(3), true), (addr(4), true)] {
+        assert_eq!(slots.accept(session, route), free, "{route}");
+        let holder = if free { session } else { other };
+        assert_eq!(slots.by_source(route).unwrap().slot, holder, "{route}");
+    }
+    assert!(!slots.by_source(addr(4)).unwrap().proven, "who sends from there is known, not who hears there");
+    assert_eq!(slots.routes(session.addr()).unwrap().chosen(), Some(Route::Relayed(CircuitId(1))));
+    slots.release(stranger);
+    assert_eq!(slots.by_source(addr(3)).unwrap().slot, session);
+}
+
+#[test]
+fn a_session_changes_its_route_and_still_hears_the_old_one() {
+    let slots = slots();
+    let circuit = Route::Relayed(CircuitId(1));
+    let session = settled(&slots, 1, &[circuit]);
+    assert!(slots.set_route(session, addr(1)));
+    assert_eq!(slots.routes(session.addr()).unwrap().chosen(), Some(addr(1)));
+    assert!(slots.is_session(addr(1)));
+    assert_eq!(slots.by_source(circuit).unwrap().slot, session);
+    let other = settled(&slots, 2, &[addr(2)]);
+    assert!(!slots.set_route(other, addr(1)));
+    assert_eq!(slots.routes(other.addr()).unwrap().chosen(), Some(addr(2)));
+    slots.release(session);
+    assert!(!slots.set_route(session, addr(5)), "it is gone");
+    assert!(slots.by_source(addr(5)).is_none());
+}
+
+#[test]
+fn a_connection_takes_over_the_route_of_another_one_with_the_same_peer() {
+    let slots = slots();
+    let relayed = settled(&slots, 1, &[Route::Relayed(CircuitId(1))]);
+    let direct = settled(&slots, 1, &[addr(1)]);
+    assert_ne!(relayed, direct);
+    assert!(slots.set_route(relayed, addr(1)));
+    assert_eq!(slots.by_source(addr(1)).unwrap().slot, relayed);
+}
+
+#[test]
+fn the_routes_a_session_has_had_are_bounded_and_the_one_in_use_stays() {
+    let slots = slots();
+    let session = settled(&slots, 1, &[addr(1)]);
+    for n in 2..100 {
+        assert!(slots.accept(session, addr(n)));
+    }
+    let known = (1..100).filter(|n| slots.by_source(addr(*n)).is_some()).count();
+    assert_eq!(known, MAX_ACCEPTED);
+    assert!(slots.by_source(addr(1)).is_some());
+    assert!(slots.by_source(addr(2)).is_none());
+    assert!(slots.by_source(addr(99)).is_some());
 }

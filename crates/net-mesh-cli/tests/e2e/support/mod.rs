@@ -1,9 +1,12 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod line;
+pub(crate) mod mesh;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod pair;
 pub(crate) mod process;
+pub(crate) mod reach;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;

@@ -85,10 +85,7 @@ impl Home {
     /// Starts the node and waits until it answers.
     pub(crate) fn up(&self, arguments: &[&str]) -> Node<'_> {
         let mut node = self.start(arguments);
-        wait_until("the node answers", START_LIMIT, || {
-            assert!(node.process.is_running(), "the node ended:\n{}", node.process.log());
-            (self.run(&["status", "--json"]).code == Some(0)).then_some(())
-        });
+        node.wait_until_it_answers();
         node
     }
 
@@ -117,6 +114,15 @@ pub(crate) struct Node<'a> {
 }
 
 impl Node<'_> {
+    /// Waits until the node answers its commands.
+    pub(crate) fn wait_until_it_answers(&mut self) {
+        let Self { home, process } = self;
+        wait_until("the node answers", START_LIMIT, || {
+            assert!(process.is_running(), "the node ended:\n{}", process.log());
+            (home.run(&["status", "--json"]).code == Some(0)).then_some(())
+        });
+    }
+
     pub(crate) fn status(&self) -> Value {
         self.home.json(&["status", "--json"])
     }

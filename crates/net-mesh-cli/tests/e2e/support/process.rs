@@ -11,6 +11,9 @@ use patchbay::{Device, Router};
 /// The longest any single command may take. Far above what any needs: only a hang reaches it.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
+/// Lines of a log that are shown when a test fails: the end is where the reason is.
+const SHOWN_LINES: usize = 120;
+
 /// Where a process runs.
 #[derive(Clone)]
 pub(crate) enum Place {
@@ -134,7 +137,11 @@ impl Drop for Running {
             let _ = self.child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of process {} ({:?}) ---\n{}", self.child.id(), self.ended, self.log());
+            let log = self.log();
+            let skipped = log.lines().count().saturating_sub(SHOWN_LINES);
+            let shown: String = log.lines().skip(skipped).map(|line| format!("{line}\n")).collect();
+            let (path, id, ended) = (self.log.display(), self.child.id(), self.ended);
+            eprintln!("--- end of {path}, of process {id} ({ended:?}) ---\n{shown}");
         }
     }
 }

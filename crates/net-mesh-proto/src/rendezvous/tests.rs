@@ -1,0 +1,1 @@
+//! What a rendezvous promises.
