@@ -57,6 +57,7 @@ mod tests;
 pub mod wire;
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -81,6 +82,9 @@ const SLOT_PACE: Duration = Duration::from_millis(50);
 
 /// Helpers kept, at most; more would not be asked anyway.
 const MAX_HELPERS: usize = 64;
+
+/// Local ports of earlier attempts remembered: those of the last ten, which span more than any mapping lives.
+const MAX_PORTS: usize = 32;
 
 /// Attempts in a row before the result is unknown. The first fails where its P or H is unfit or its line
 /// is bad just then; three failures in a row mean that something is missing.
@@ -206,6 +210,8 @@ pub struct Classifier {
     improved: bool,
     failures: u32,
     ended: Time,
+    /// The local ports of earlier attempts, oldest first.
+    ports: VecDeque<u16>,
 }
 
 impl Classifier {
@@ -224,6 +230,7 @@ impl Classifier {
             improved: false,
             failures: 0,
             ended: Time::ZERO,
+            ports: VecDeque::new(),
         }
     }
 
@@ -301,7 +308,17 @@ impl Classifier {
     /// A socket is open, on this local address.
     pub fn socket_opened(&mut self, now: Time, socket: SocketId, local: SocketAddr, out: &mut Outbox<Event>) {
         if let State::Running(run) = &mut self.state {
-            let outcome = run.attempt.socket_opened(now, socket, local.port(), out);
+            // The NAT may still have the mapping that the port had in an earlier attempt, open for those it was
+            // used with then: a probe that passes would prove nothing.
+            let outcome = if self.ports.contains(&local.port()) {
+                run.attempt.socket_failed(socket)
+            } else {
+                run.attempt.socket_opened(now, socket, local.port(), out)
+            };
+            if self.ports.len() == MAX_PORTS {
+                self.ports.pop_front();
+            }
+            self.ports.push_back(local.port());
             self.follow(now, outcome, out);
         }
     }

@@ -198,7 +198,14 @@ mod tests {
             fire_in_ms: 1,
             span_ms: 2,
         };
-        let open = relay::wire::Open { circuit, origin: from, path: vec![to], forward: 12, back: 13 };
+        let open = relay::wire::Open {
+            circuit,
+            origin: from,
+            path: vec![to],
+            passed: vec![],
+            forward: 12,
+            back: 13,
+        };
         vec![
             (0x0001, Control::Hello(Hello { version: 1, boot: 2, has_session: false })),
             (0x0002, Control::Adopt(Adopt { count: 3 })),

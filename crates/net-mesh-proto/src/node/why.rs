@@ -70,10 +70,10 @@ impl Node {
     }
 
     fn why_direct(&self, peer: &NodeId, addr: SocketAddr, history: Option<&History>) -> String {
-        let found = history.into_iter().flat_map(|h| h.attempts().rev()).find_map(|a| match a.outcome {
-            Some(Outcome::Found { addr: found, .. }) if found == addr => Some(a),
-            _ => None,
-        });
+        let found = history
+            .into_iter()
+            .flat_map(|h| h.attempts().rev())
+            .find(|a| matches!(a.outcome, Some(Outcome::Found { addr: found, .. }) if found == addr));
         let Some(attempt) = found else {
             return format!("direct, because {} could be dialled, or dialled this node", self.name(peer));
         };

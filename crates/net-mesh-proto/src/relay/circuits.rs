@@ -127,7 +127,7 @@ pub struct CircuitView<'a> {
     pub circuit: CircuitId,
     /// Who is at the other end; where this node did not open it, as the last hop says.
     pub peer: NodeId,
-    /// The inner nodes, in order from here; of a circuit that was opened from the other end, the last one.
+    /// The inner nodes, in order from here; of a circuit that was opened from the other end, as those say.
     pub path: &'a [NodeId],
     /// Whether this node opened it.
     pub opened_by_us: bool,
@@ -229,7 +229,8 @@ impl Relay {
         self.timers.insert((own.due(), Owner::Own(circuit)));
         self.own.insert(circuit, own);
         self.install(Owner::Own(circuit), out);
-        let open = Open { circuit: next.1, origin: self.me, path: rest, forward, back };
+        let passed = Vec::new();
+        let open = Open { circuit: next.1, origin: self.me, path: rest, passed, forward, back };
         out.event(Event::Send { to: first, message: Message::Open(open) });
         Some(circuit)
     }
@@ -292,6 +293,11 @@ impl Relay {
         if pointless || open.origin == self.me || !self.is_sound(&open.path, &[self.me, from, open.origin]) {
             return Err(Refusal::BadPath);
         }
+        // The last node that it passed is the one it comes from, unless that is the origin.
+        let came_from = open.passed.last().copied().unwrap_or(open.origin);
+        if came_from != from || open.passed.len() + open.path.len() > MAX_HOPS + 1 {
+            return Err(Refusal::BadPath);
+        }
         if self.labels.contains(&open.forward) {
             return Err(Refusal::InUse);
         }
@@ -339,7 +345,9 @@ impl Relay {
         self.to_next.insert((next, number), owner);
         self.timers.insert((now + LIFETIME, owner));
         self.install(owner, out);
-        let onward = Open { circuit: number, origin: open.origin, path, forward, back };
+        let mut passed = open.passed.clone();
+        passed.push(self.me);
+        let onward = Open { circuit: number, origin: open.origin, path, passed, forward, back };
         out.event(Event::Send { to: next, message: Message::Open(onward) });
     }
 
@@ -348,7 +356,7 @@ impl Relay {
         let owner = Owner::Ending(circuit);
         let ending = Ending {
             origin: open.origin,
-            path: [before.0],
+            path: open.passed.iter().rev().copied().collect(),
             before,
             forward: open.forward,
             back: open.back,

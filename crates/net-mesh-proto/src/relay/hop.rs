@@ -44,8 +44,8 @@ pub(super) struct Own {
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) origin: NodeId,
-    /// The last inner node, as a path of one.
-    pub(super) path: [NodeId; 1],
+    /// The inner nodes, in order from here.
+    pub(super) path: Vec<NodeId>,
     pub(super) before: Hop,
     pub(super) forward: u64,
     pub(super) back: u64,

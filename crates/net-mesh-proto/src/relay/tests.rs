@@ -182,7 +182,10 @@ fn a_circuit_over_any_number_of_hops_carries_both_ways_and_costs_no_round_trip()
         assert_eq!(net.follow(last, there), Some((0, here)));
         assert!(net.events[0].iter().any(|e| matches!(e, Event::Confirmed { .. })));
         let view = net.nodes[last].circuit(there).unwrap();
-        assert_eq!((view.peer, view.path, view.opened_by_us), (id(0), &[id(last - 1)][..], false));
+        assert_eq!(
+            (view.peer, view.path, view.opened_by_us),
+            (id(0), &inner.iter().rev().map(|n| id(*n)).collect::<Vec<_>>()[..], false)
+        );
         assert_eq!((view.confirmed, view.since), (true, net.now));
         // A label of the table of one node is in no other's: whoever knows one hop knows nothing of the next.
         let labels: Vec<u64> = net.events.iter().flatten().filter_map(installed).collect();
@@ -276,7 +279,7 @@ fn paths_that_lead_back_are_not_opened_and_not_carried() {
         assert_eq!(net.open(0, 3, path), None, "{path:?}");
     }
     for path in [vec![id(0), id(3)], vec![id(1)], vec![id(2), id(2)]] {
-        let open = super::wire::Open { circuit: 1, origin: id(0), path, forward: 1, back: 2 };
+        let open = super::wire::Open { circuit: 1, origin: id(0), path, passed: vec![], forward: 1, back: 2 };
         net.with(1, |node, now, out| node.handle(now, id(0), Message::Open(open), out));
         assert_eq!(net.nodes[1].carried(), 0);
     }
@@ -288,7 +291,8 @@ fn a_label_or_number_in_use_is_refused_and_what_uses_it_stays() {
     let mut net = Net::chain(3);
     let circuit = net.open(0, 2, &[1]).unwrap();
     let (_, forward) = net.tables[0].out(circuit).unwrap();
-    let again = super::wire::Open { circuit: 77, origin: id(0), path: vec![id(2)], forward, back: 5 };
+    let again =
+        super::wire::Open { circuit: 77, origin: id(0), path: vec![id(2)], passed: vec![], forward, back: 5 };
     net.with(1, |node, now, out| node.handle(now, id(0), Message::Open(again), out));
     net.settle();
     assert_eq!(net.follow(0, circuit).map(|(n, _)| n), Some(2));

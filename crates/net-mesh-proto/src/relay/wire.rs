@@ -51,6 +51,9 @@ pub struct Open {
     /// The nodes after the receiver, the target last; empty where the receiver is the target. At most
     /// [`MAX_HOPS`].
     pub path: Vec<NodeId>,
+    /// The inner nodes before the receiver, in order from the origin, as they say; at most [`MAX_HOPS`]. They tell
+    /// the target which way it is reached, and nothing depends on them.
+    pub passed: Vec<NodeId>,
     /// The label on what the sender sends the receiver.
     pub forward: u64,
     /// The label on what the receiver sends the sender.
@@ -136,6 +139,10 @@ pub enum Kind {
     Close,
 }
 
+fn nodes(from: &mut Reader<'_>) -> Result<Vec<NodeId>, Malformed> {
+    (0..from.count(MAX_HOPS, "a path")?).map(|_| Ok(NodeId(from.array()?))).collect()
+}
+
 impl Message {
     /// Which message it is.
     #[must_use]
@@ -155,9 +162,12 @@ impl Message {
         let mut out = Writer::new();
         match self {
             Self::Open(open) => {
-                out.u64(open.circuit).bytes(&open.origin.0).count(open.path.len());
-                for node in &open.path {
-                    out.bytes(&node.0);
+                out.u64(open.circuit).bytes(&open.origin.0);
+                for nodes in [&open.path, &open.passed] {
+                    out.count(nodes.len());
+                    nodes.iter().for_each(|node| {
+                        out.bytes(&node.0);
+                    });
                 }
                 out.u64(open.forward).u64(open.back);
             }
@@ -184,9 +194,8 @@ impl Message {
         let message = match kind {
             Kind::Open => {
                 let origin = NodeId(from.array()?);
-                let count = from.count(MAX_HOPS, "a path")?;
-                let path = (0..count).map(|_| Ok(NodeId(from.array()?))).collect::<Result<_, Malformed>>()?;
-                Self::Open(Open { circuit, origin, path, forward: from.u64()?, back: from.u64()? })
+                let (path, passed) = (nodes(&mut from)?, nodes(&mut from)?);
+                Self::Open(Open { circuit, origin, path, passed, forward: from.u64()?, back: from.u64()? })
             }
             Kind::Opened => Self::Opened { circuit },
             Kind::Refused => {
@@ -210,10 +219,13 @@ mod tests {
         let id = 0x0102_0304_0506_0708;
         let circuit = [1, 2, 3, 4, 5, 6, 7, 8];
         let (a, b) = (NodeId([0xaa; 32]), NodeId([0xbb; 32]));
-        let open = Open { circuit: id, origin: a, path: vec![b], forward: 9, back: 10 };
+        let open = Open { circuit: id, origin: a, path: vec![b], passed: vec![a], forward: 9, back: 10 };
         let labels = [0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 10];
         vec![
-            (Message::Open(open), [&circuit[..], &[0xaa; 32], &[1], &[0xbb; 32], &labels].concat()),
+            (
+                Message::Open(open),
+                [&circuit[..], &[0xaa; 32], &[1], &[0xbb; 32], &[1], &[0xaa; 32], &labels].concat(),
+            ),
             (Message::Opened { circuit: id }, circuit.to_vec()),
             (
                 Message::Refused { circuit: id, at: a, why: Refusal::NoLink },
@@ -256,7 +268,7 @@ mod tests {
     #[test]
     fn a_path_longer_than_any_may_be_is_malformed() {
         let path = vec![NodeId([1; 32]); MAX_HOPS + 1];
-        let open = Open { circuit: 1, origin: NodeId([2; 32]), path, forward: 1, back: 2 };
+        let open = Open { circuit: 1, origin: NodeId([2; 32]), path, passed: vec![], forward: 1, back: 2 };
         assert!(Message::decode(Kind::Open, &Message::Open(open).encode()).is_err());
     }
 }

@@ -72,7 +72,7 @@ pub const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// Checks to one address that never answered, in [`ADDRESS_WINDOW`]: three attempts' worth, as plans are tried one
 /// after the other.
-pub const PER_ADDRESS: u32 = 15;
+pub const PER_ADDRESS: u32 = 18;
 
 /// For how long they are counted.
 pub const ADDRESS_WINDOW: Duration = Duration::from_secs(60);

@@ -32,10 +32,13 @@ use crate::wire::addr::{Scope, scope};
 /// sixteen packets of a hundred bytes in 160 ms are fewer than one page's worth of DNS.
 const PACE: Duration = Duration::from_millis(10);
 
-/// When the check of one candidate is sent, from the first on. Five span 1.5 s: bursts of loss last up to half a
-/// second, and a path of 200 ms with one check in ten lost needs two or three.
-const SHOTS: [Duration; 5] = [
+/// When the check of one candidate is sent, from the first on. The first two leave almost together: were the only
+/// one lost, the other side's would arrive before anything went out to it, and could spoil the mapping. All
+/// span 1.5 s: bursts of loss last up to half a second, and a path of 200 ms with one check in ten lost needs
+/// two or three.
+const SHOTS: [Duration; 6] = [
     Duration::ZERO,
+    Duration::from_millis(4),
     Duration::from_millis(100),
     Duration::from_millis(300),
     Duration::from_millis(700),

@@ -21,7 +21,14 @@ fn hear(net: &mut Net, n: usize, from: usize, message: Message) {
 }
 
 fn open(circuit: u64, origin: usize, path: Vec<NodeId>) -> Message {
-    Message::Open(Open { circuit, origin: id(origin), path, forward: circuit + (1 << 40), back: circuit })
+    Message::Open(Open {
+        circuit,
+        origin: id(origin),
+        path,
+        passed: vec![],
+        forward: circuit + (1 << 40),
+        back: circuit,
+    })
 }
 
 #[test]
@@ -98,7 +105,8 @@ fn circuits_that_end_here_are_bounded_for_each_neighbour_and_in_all() {
     for n in 1..=neighbours {
         for circuit in 0..MAX_ENDING as u64 + 10 {
             net.now += OPENING_EVERY / 100;
-            hear(&mut net, 0, n, open(circuit + ((n as u64) << 20), 99, vec![]));
+            let Message::Open(ending) = open(circuit + ((n as u64) << 20), 99, vec![]) else { panic!() };
+            hear(&mut net, 0, n, Message::Open(Open { passed: vec![id(n)], ..ending }));
         }
         let expected = (n * MAX_ENDING).min(MAX_ENDED);
         assert_eq!(net.nodes[0].circuits().count(), expected, "over {n} neighbours");
