@@ -83,8 +83,10 @@ pub const MAX_ADDRESSES: usize = 4096;
 /// Addresses checked in one attempt because checks came from there: a symmetric NAT shows one, chained ones two.
 pub const MAX_TRIGGERED: usize = 4;
 
-/// The first rest after all plans have failed.
-pub const MIN_REST: Duration = Duration::from_secs(5);
+/// The first rest after all plans have failed. A mapping that was spoilt by a packet which came too early is
+/// remembered for up to the two minutes that mappings live (RFC 4787 REQ-5); to try sooner would find it
+/// spoilt still, and renew it.
+pub const MIN_REST: Duration = Duration::from_secs(130);
 
 /// The longest one.
 pub const MAX_REST: Duration = Duration::from_secs(600);
