@@ -477,6 +477,7 @@ impl Node {
             Route::Direct(addr) => traversal.session_up(now, peer, addr),
             Route::Relayed(_) => traversal.session_down(now, peer),
         });
+        self.exchange_records(now, peer, Some(route));
         self.update_links(now);
         self.tell_path(peer);
     }
