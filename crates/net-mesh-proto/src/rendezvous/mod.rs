@@ -2,7 +2,7 @@
 //!
 //! **Flow.** A node that wants a direct way to a peer (the *seeker*) picks a plan for the pair ([`plan`]) and a mediator:
 //! a member that both have a session with, nearest first. The mediator sends both sides an
-//! [`Introduction`](wire::Introduction): who, where, what to try, a key, and a delay
+//! [introduction](wire::Introduction): who, where, what to try, a key, and a delay
 //! after which to fire, such that both fire at one instant although its messages take different times. Without a
 //! mediator, but with a session over relays, the seeker introduces itself over that, and fires half a
 //! round trip later.
