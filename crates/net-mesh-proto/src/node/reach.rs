@@ -34,6 +34,16 @@ use crate::time::{Deadline, Time};
 /// How often sessions over circuits are looked after when nothing happens.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
+/// How long the side with the higher id leaves it to the other one to look for a direct way.
+const SEEK_ANYWAY: Duration = Duration::from_secs(15);
+
+/// Sessions that are given another circuit in one turn: each costs a message to the same neighbour, whose queue is
+/// bounded.
+const RESCUES: usize = 32;
+
+/// After which the others follow.
+const NEXT_RESCUES: Duration = Duration::from_millis(20);
+
 /// How soon, at most, they are looked after again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -96,7 +106,7 @@ impl Reach {
         Self {
             relay: Relay::new(me, rng.fork("relay"), limits),
             rendezvous: nat_traversal.then(|| Rendezvous::new(me, rng.fork("rendezvous"))),
-            paths: Paths::new(me, rng.fork("paths")),
+            paths: Paths::new(me),
             routes: Routes::default(),
             heard_relay: Outbox::new(),
             heard_rendezvous: Outbox::new(),
@@ -291,6 +301,11 @@ impl Node {
         if let Some(key) = self.reach.keys.get(&conn).cloned() {
             self.reach.paths.session_up(now, peer, conn, key, route, &mut self.reach.heard_paths);
         }
+        // The circuit may have ended before anyone knew whose it was.
+        if let Some(circuit) = route.circuit().filter(|circuit| self.reach.relay.circuit(*circuit).is_none())
+        {
+            self.reach.paths.circuit_down(now, circuit, &mut self.reach.heard_paths);
+        }
         self.reach.relay.set_link(now, peer, route.direct(), &mut self.reach.heard_relay);
         self.reach.changed();
         if route.circuit().is_some() {
@@ -342,8 +357,12 @@ impl Node {
         let due = |at: &Time| *at <= now;
         let stranded: Vec<NodeId> =
             self.reach.stranded.iter().filter(|(_, at)| due(at)).map(|(id, _)| *id).collect();
-        for peer in stranded {
-            self.rescue(now, peer);
+        for (n, peer) in stranded.into_iter().enumerate() {
+            if n < RESCUES {
+                self.rescue(now, peer);
+            } else {
+                self.reach.stranded.insert(peer, now + NEXT_RESCUES);
+            }
         }
         if self.reach.look_at.as_ref().is_some_and(due) {
             self.look_after(now);
@@ -357,7 +376,8 @@ impl Node {
         let relayed: Vec<Session> =
             self.arbiter.sessions().filter(|session| session.route.circuit().is_some()).collect();
         for session in &relayed {
-            if self.id < session.peer {
+            // One of the two is enough, unless it does not.
+            if self.id < session.peer || now.since(session.since) > SEEK_ANYWAY {
                 self.seek(now, session.peer);
             }
             self.offer_nearer(now, session);
@@ -419,6 +439,21 @@ impl Node {
         }
     }
 
+    /// The attempt `dial` came to nothing. If it went over a circuit that seemed to be there, somebody on the way
+    /// does not carry what it should: another way is tried next.
+    pub(super) fn dial_in_vain(&mut self, now: Time, dial: DialId) {
+        let circuits: Vec<CircuitId> =
+            self.reach.dialled.iter().filter(|(_, of)| **of == dial).map(|(circuit, _)| *circuit).collect();
+        for circuit in circuits {
+            let path = self.reach.relay.circuit(circuit).map(|view| view.path.to_vec());
+            for node in path.into_iter().flatten() {
+                self.reach.avoided.insert(node, now + AVOID);
+            }
+            self.reach.changed();
+        }
+        self.dial_over(dial);
+    }
+
     /// The attempt `dial` is over: its circuit is its session's now, or nobody's.
     pub(super) fn dial_over(&mut self, dial: DialId) {
         self.reach.dialled.retain(|_, of| *of != dial);
@@ -477,6 +512,9 @@ impl Node {
 
     /// The session with `peer` travels another way now.
     fn moved(&mut self, now: Time, peer: NodeId, route: Route) {
+        if route.direct().is_some() {
+            self.for_rendezvous(|rendezvous| rendezvous.succeeded(&peer));
+        }
         self.reach.relay.set_link(now, peer, route.direct(), &mut self.reach.heard_relay);
         self.reach.changed();
         self.reach.look_soon(now + LOOK_AFTER);
