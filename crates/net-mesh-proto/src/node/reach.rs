@@ -62,6 +62,9 @@ const AVOID: Duration = Duration::from_secs(30);
 /// The same for one that would but could not: what it misses is probably coming.
 const AVOID_BRIEFLY: Duration = Duration::from_secs(2);
 
+/// Ended circuits remembered: those that connections may still be coming up over.
+const MAX_ENDED: usize = 64;
+
 /// Members left out of routes at a time.
 const MAX_AVOIDED: usize = 256;
 
@@ -96,6 +99,8 @@ pub(super) struct Reach {
     dialled: BTreeMap<CircuitId, DialId>,
     /// Circuits of this node's that were not needed when last looked at, and since when.
     spare: BTreeMap<CircuitId, Time>,
+    /// Circuits that ended lately.
+    ended: BoundedMap<CircuitId, ()>,
     /// Sessions that have lost their way, and when to find them another.
     stranded: BTreeMap<NodeId, Time>,
     look_at: Option<Time>,
@@ -117,6 +122,7 @@ impl Reach {
             keys: BTreeMap::new(),
             dialled: BTreeMap::new(),
             spare: BTreeMap::new(),
+            ended: BoundedMap::new(MAX_ENDED),
             stranded: BTreeMap::new(),
             look_at: None,
         }
@@ -302,8 +308,7 @@ impl Node {
             self.reach.paths.session_up(now, peer, conn, key, route, &mut self.reach.heard_paths);
         }
         // The circuit may have ended before anyone knew whose it was.
-        if let Some(circuit) = route.circuit().filter(|circuit| self.reach.relay.circuit(*circuit).is_none())
-        {
+        if let Some(circuit) = route.circuit().filter(|circuit| self.reach.ended.contains_key(circuit)) {
             self.reach.paths.circuit_down(now, circuit, &mut self.reach.heard_paths);
         }
         self.reach.relay.set_link(now, peer, route.direct(), &mut self.reach.heard_relay);
@@ -485,6 +490,7 @@ impl Node {
                     self.reach.avoided.insert(node, now + time);
                     self.reach.changed();
                 }
+                self.reach.ended.insert(circuit, ());
                 self.reach.paths.circuit_down(now, circuit, &mut self.reach.heard_paths);
                 if let Some(dial) = self.reach.dialled.remove(&circuit) {
                     self.dialer.circuit_lost(now, dial);
