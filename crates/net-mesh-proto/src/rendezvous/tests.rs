@@ -9,8 +9,7 @@ use core::time::Duration;
 use super::plan::{Plan, Side, plans};
 use super::wire::{Introduction, Seek};
 use super::{
-    Event, MAX_DELAY, MAX_FROM_ONE, MAX_REST, Message, Outcome, PER_ADDRESS, PER_IP, Rendezvous,
-    View,
+    Event, MAX_DELAY, MAX_FROM_ONE, MAX_REST, Message, Outcome, PER_ADDRESS, PER_IP, Rendezvous, View,
 };
 use crate::drops::DropReason;
 use crate::id::{MeshId, NodeId};
