@@ -187,7 +187,6 @@ pub struct History {
     attempts: VecDeque<Attempt>,
     failures: u32,
     rests_until: Time,
-    hopeless: Option<&'static str>,
     lonely: bool,
     afresh_at: Time,
 }
@@ -196,12 +195,6 @@ impl History {
     /// The last attempts that are over, oldest first.
     pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
         self.attempts.iter()
-    }
-
-    /// Why there is no plan for the pair, as a clause.
-    #[must_use]
-    pub const fn hopeless(&self) -> Option<&'static str> {
-        self.hopeless
     }
 
     /// Whether nobody could introduce the two when it was last wanted.
@@ -295,9 +288,7 @@ impl Rendezvous {
         }
         let own = Side { verdict: view.own.verdict, candidates: &view.own.candidates };
         let theirs = Side { verdict: record.verdict, candidates: &record.candidates };
-        let plans = plan::plans(&own, &theirs);
-        history.hopeless = plans.as_ref().err().copied();
-        let plans = plans.unwrap_or_default();
+        let plans = plan::plans(&own, &theirs).unwrap_or_default();
         let turn = usize::try_from(history.failures).unwrap_or(usize::MAX);
         let others = (view.mediators)(&peer).into_iter().filter(|m| *m != peer).map(Some);
         // Where there is a session already, the two can do without anyone.
@@ -692,7 +683,7 @@ impl Rendezvous {
     pub fn own_changed(&mut self, now: Time) {
         self.afresh_at = now + AFRESH_EVERY;
         for (_, history) in self.peers.iter_mut() {
-            (history.failures, history.hopeless) = (0, None);
+            history.failures = 0;
             history.rests_until = history.rests_until.min(now);
         }
     }
@@ -700,7 +691,7 @@ impl Rendezvous {
     /// The addresses or the verdict of `peer` changed.
     pub fn member_changed(&mut self, now: Time, peer: NodeId) {
         if let Some(history) = self.peers.get_mut(&peer).filter(|history| now >= history.afresh_at) {
-            (history.failures, history.hopeless) = (0, None);
+            history.failures = 0;
             history.rests_until = history.rests_until.min(now);
             history.afresh_at = now + AFRESH_EVERY;
         }
