@@ -45,7 +45,14 @@ fn run(seed: u64, link: &Link, poison: bool, limit: Duration, cells: &mut BTreeM
             watch(&mut world, Duration::from_millis(300), &mut pairs);
         }
     }
-    if !settle(&mut world, limit, &mut pairs) {
+    if poison {
+        // What a lost introduction spoils takes minutes to be tried again; a session that nobody uses is closed
+        // before that.
+        pairs.iter().for_each(|pair| world.talk(pair.from, pair.to, secs(30)));
+    }
+    let settled = settle(&mut world, limit, &mut pairs);
+    pairs.iter().for_each(|pair| world.hush(pair.from, pair.to));
+    if !settled {
         let failed = pairs.iter().find(|p| p.took.is_none() || p.first(&world).is_none());
         panic!("seed {seed}: {}", story(&world, failed.unwrap()));
     }
@@ -63,10 +70,18 @@ fn run(seed: u64, link: &Link, poison: bool, limit: Duration, cells: &mut BTreeM
     }
 }
 
+/// How long a pair gets whose NATs early packets poison, where packets are lost as well: a few rests, and the time
+/// after which a verdict is redone, since one in hundreds is wrong there.
+const PATIENCE: Duration = secs(2_700);
+
 /// All seeds; every fourth with NATs that early packets poison.
 fn hold(link: &Link, limit: Duration) {
     let mut cells = BTreeMap::new();
-    (0..SEEDS).for_each(|seed| run(seed, link, seed % 4 == 3, limit, &mut cells));
+    for seed in 0..SEEDS {
+        let poison = seed % 4 == 3;
+        let lossy = *link != Link::default();
+        run(seed, link, poison, if poison && lossy { PATIENCE } else { limit }, &mut cells);
+    }
     let median = |times: &mut Vec<Duration>| {
         times.sort_unstable();
         (times[times.len() / 2].as_millis(), times.last().unwrap().as_millis())

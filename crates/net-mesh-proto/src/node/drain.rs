@@ -10,6 +10,7 @@ use super::{ConnId, Event, Node, Output, REPORT_DROPS};
 use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::peer::dialer::View;
+use crate::route::Route;
 use crate::time::Time;
 use crate::{membership, peer};
 
@@ -45,9 +46,9 @@ impl Node {
     /// peer may have restarted and know nothing.
     fn session_up(&mut self, now: Time, peer: NodeId, conn: ConnId) {
         self.tell(Event::SessionUp { peer, conn });
-        self.membership.session_up(now, peer, self.id < peer, &mut self.heard.membership);
         self.dialer.session_up(now, peer);
         let session = self.arbiter.session(&peer);
+        self.exchange_records(now, peer, session.as_ref().map(|session| session.route));
         if let Some(session) = &session {
             self.reach_session_up(now, session);
         }
@@ -60,12 +61,25 @@ impl Node {
         self.update_links(now);
     }
 
+    /// Records travel over direct sessions: whoever has a circuit has a direct session with its first hop, which
+    /// knows them sooner, and a relay need not carry every record once more for each pair.
+    pub(super) fn exchange_records(&mut self, now: Time, peer: NodeId, route: Option<Route>) {
+        if route.is_some_and(|route| route.direct().is_some()) {
+            self.membership.session_up(now, peer, self.id < peer, &mut self.heard.membership);
+        } else {
+            self.membership.session_down(&peer);
+        }
+    }
+
     fn session_down(&mut self, now: Time, peer: NodeId) {
         self.tell(Event::SessionDown { peer });
         self.membership.session_down(&peer);
         self.dialer.session_down(now, peer);
         self.for_traversal(|traversal| traversal.session_down(now, peer));
         self.reach_session_down(now, peer);
+        if self.is_alone() {
+            self.silence.last_session_down();
+        }
         self.update_links(now);
     }
 

@@ -11,7 +11,6 @@ use crate::id::NodeId;
 use crate::liveness::SessionKey;
 use crate::node::ConnId;
 use crate::outbox::Outbox;
-use crate::rng::Rng;
 use crate::route::{CircuitId, Route};
 use crate::time::Time;
 
@@ -47,7 +46,7 @@ struct Pair {
 impl Pair {
     /// A session over the first line.
     fn over(lines: Vec<Line>) -> Self {
-        let ends = [0, 1].map(|side| Paths::new(IDS[side], Rng::from_u64(side as u64)));
+        let ends = [0, 1].map(|side| Paths::new(IDS[side]));
         let mut pair = Self {
             now: Time::from_millis(1),
             ends,
@@ -150,6 +149,21 @@ fn a_way_that_carries_in_one_direction_only_is_not_used() {
         assert!(pair.frames(0) <= 20, "the tries are bounded");
         assert!(!pair.ends[0].is_spare(&IDS[1], CircuitId(1)));
     }
+}
+
+#[test]
+fn a_ping_that_came_before_the_peers_session_is_repeated_when_the_peer_pings() {
+    let mut pair = Pair::over(vec![circuit(1), direct(7)]);
+    pair.ends[1].session_down(&IDS[0]);
+    pair.with(0, |end, now, out| end.found(now, IDS[1], addr(1, 7), out));
+    pair.with(1, |end, now, out| end.found(now, IDS[0], addr(0, 7), out));
+    pair.run(millis(30));
+    let route = circuit(1).names[1];
+    pair.with(1, |end, now, out| {
+        end.session_up(now, IDS[0], ConnId(1), SessionKey::new([7; 32]), route, out);
+    });
+    pair.run(millis(61));
+    assert_eq!(pair.current(), direct(7).names.map(Some), "a round trip and a half later, and no pause");
 }
 
 #[test]

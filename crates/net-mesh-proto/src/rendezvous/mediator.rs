@@ -1,7 +1,7 @@
 //! Introducing two others: from their round-trip times to the moment at which both fire.
 //!
 //! A mediator remembers nothing of an introduction. What it does for others is metered: so many introductions
-//! for each member that asks, and so many to each member that is sought, whoever asks.
+//! for each member that asks, and fewer for each whom it asks for.
 
 use core::time::Duration;
 
@@ -31,14 +31,14 @@ struct Allowance {
 
 /// A token bucket for each member.
 #[derive(Debug)]
-pub(super) struct Meter(BoundedMap<NodeId, Allowance>);
+pub(super) struct Meter<K>(BoundedMap<K, Allowance>);
 
-impl Meter {
+impl<K: Ord + Clone> Meter<K> {
     pub(super) fn new() -> Self {
         Self(BoundedMap::new(MAX_MEMBERS))
     }
 
-    pub(super) fn take(&mut self, now: Time, id: NodeId) -> bool {
+    pub(super) fn take(&mut self, now: Time, id: K) -> bool {
         let known = self.0.get(&id).copied().unwrap_or(Allowance { left: BURST, at: now });
         let gained = u32::try_from((now - known.at).as_millis() / EVERY.as_millis()).unwrap_or(u32::MAX);
         let at = if gained > 0 { now } else { known.at };
@@ -52,8 +52,9 @@ impl Meter {
 #[derive(Debug)]
 pub(super) struct Mediator {
     rng: Rng,
-    asking: Meter,
-    sought: Meter,
+    asking: Meter<NodeId>,
+    /// Of each member that asks, and whom it asks for: one that asks too often is in nobody else's way.
+    sought: Meter<(NodeId, NodeId)>,
 }
 
 impl Mediator {
@@ -90,7 +91,7 @@ impl Mediator {
         let (Some(member), Some((to_seeker, to_sought))) = (known, times) else {
             return Err(Decline::NoSession);
         };
-        if !self.asking.take(now, from) || !self.sought.take(now, target) {
+        if !self.asking.take(now, from) || !self.sought.take(now, (from, target)) {
             return Err(Decline::Busy);
         }
         let (near, far) = (to_seeker / 2, to_sought / 2);

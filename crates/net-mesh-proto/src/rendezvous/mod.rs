@@ -2,7 +2,7 @@
 //!
 //! **Flow.** A node that wants a direct way to a peer (the *seeker*) picks a plan for the pair ([`plan`]) and a mediator:
 //! a member that both have a session with, nearest first. The mediator sends both sides an
-//! [`Introduction`](wire::Introduction): who, where, what to try, a key, and a delay
+//! [introduction](wire::Introduction): who, where, what to try, a key, and a delay
 //! after which to fire, such that both fire at one instant although its messages take different times. Without a
 //! mediator, but with a session over relays, the seeker introduces itself over that, and fires half a
 //! round trip later.
@@ -20,8 +20,9 @@
 //! **What nobody can do with it.** A check without the key does nothing, and is counted. An introduction counts once,
 //! and only from the mediator that was asked, or, to the sought side, from a session peer within its
 //! allowance. Delays are capped at [`MAX_DELAY`]. Whatever a mediator says, an address that never answered gets
-//! [`PER_ADDRESS`] small packets in [`ADDRESS_WINDOW`]. When both sides seek each other at once, both keep the attempt
-//! of the lower id.
+//! [`PER_ADDRESS`] small packets in [`ADDRESS_WINDOW`], and all ports of one IP together [`PER_IP`]. When both sides seek each
+//! other at once, both keep the attempt of the lower id; attempts of different mediators do not end one another,
+//! so that none of them can keep a pair apart.
 //!
 //! **Bounds.** [`MAX_SEEKING`] attempts of one's own under way, [`MAX_SOUGHT`] of others', [`MAX_TRIGGERED`] addresses
 //! checked because checks came from there, [`MAX_ADDRESSES`] addresses counted.
@@ -37,7 +38,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 pub use plan::Plan;
@@ -74,6 +75,17 @@ pub const MAX_DELAY: Duration = Duration::from_secs(2);
 /// after the other.
 pub const PER_ADDRESS: u32 = 18;
 
+/// Checks to all ports of one IP that never answered, in the same time. Sixteen members behind one address may be
+/// met at once; a host that answers nobody is left alone after that.
+pub const PER_IP: u32 = 16 * PER_ADDRESS;
+
+/// Attempts under way that one peer may have introduced.
+pub const MAX_FROM_ONE: usize = 8;
+
+/// How often a change of this node's addresses, or of a member's, ends rests, where the network is the same: a
+/// symmetric NAT shows a new address with every session.
+const AFRESH_EVERY: Duration = Duration::from_secs(30);
+
 /// For how long they are counted.
 pub const ADDRESS_WINDOW: Duration = Duration::from_secs(60);
 
@@ -83,8 +95,10 @@ pub const MAX_ADDRESSES: usize = 4096;
 /// Addresses checked in one attempt because checks came from there: a symmetric NAT shows one, chained ones two.
 pub const MAX_TRIGGERED: usize = 4;
 
-/// The first rest after all plans have failed.
-pub const MIN_REST: Duration = Duration::from_secs(5);
+/// The first rest after all plans have failed. A mapping that was spoilt by a packet which came too early is
+/// remembered for up to the two minutes that mappings live (RFC 4787 REQ-5); to try sooner would find it
+/// spoilt still, and renew it.
+pub const MIN_REST: Duration = Duration::from_secs(130);
 
 /// The longest one.
 pub const MAX_REST: Duration = Duration::from_secs(600);
@@ -174,6 +188,7 @@ pub struct History {
     failures: u32,
     rests_until: Time,
     lonely: bool,
+    afresh_at: Time,
 }
 
 impl History {
@@ -232,11 +247,13 @@ pub struct Rendezvous {
     rng: Rng,
     mediator: Mediator,
     /// How often each peer may introduce somebody to this node.
-    introductions: Meter,
+    introductions: Meter<NodeId>,
     active: BTreeMap<u128, Active>,
     seen: BoundedMap<u128, ()>,
     peers: BoundedMap<NodeId, History>,
     spent: BoundedMap<SocketAddr, Spent>,
+    spent_ips: BoundedMap<IpAddr, Spent>,
+    afresh_at: Time,
 }
 
 impl Rendezvous {
@@ -252,6 +269,8 @@ impl Rendezvous {
             seen: BoundedMap::new(MAX_SEEN),
             peers: BoundedMap::new(MAX_MEMBERS),
             spent: BoundedMap::new(MAX_ADDRESSES),
+            spent_ips: BoundedMap::new(MAX_ADDRESSES),
+            afresh_at: Time::ZERO,
         }
     }
 
@@ -259,19 +278,26 @@ impl Rendezvous {
     /// plan exists.
     pub fn seek(&mut self, now: Time, peer: NodeId, view: View<'_>, out: &mut Outbox<Event>) {
         let Some(record) = view.members.get(&peer).map(Member::record) else { return };
+        if self.peers.get(&peer).is_some_and(|history| history.rests_until > now) {
+            return;
+        }
         let mut history = self.peers.get(&peer).cloned().unwrap_or_default();
         let seeking = self.active.values().filter(|a| a.record.seeker).count();
-        if self.of_peer(&peer).is_some() || history.rests_until > now || seeking >= MAX_SEEKING {
+        if self.of_peer(&peer).is_some() || seeking >= MAX_SEEKING {
             return;
         }
         let own = Side { verdict: view.own.verdict, candidates: &view.own.candidates };
         let theirs = Side { verdict: record.verdict, candidates: &record.candidates };
         let plans = plan::plans(&own, &theirs).unwrap_or_default();
         let turn = usize::try_from(history.failures).unwrap_or(usize::MAX);
-        let mediators: Vec<NodeId> = (view.mediators)(&peer).into_iter().filter(|m| *m != peer).collect();
-        let mediator = turn.checked_rem(mediators.len()).and_then(|n| mediators.get(n)).copied();
+        let others = (view.mediators)(&peer).into_iter().filter(|m| *m != peer).map(Some);
+        // Where there is a session already, the two can do without anyone.
+        let mediators: Vec<Option<NodeId>> = others.chain((view.rtt)(&peer).map(|_| None)).collect();
+        // The plan changes with every failure, the mediator too, but not in step with it.
+        let shift = turn + turn.checked_div(plans.len()).unwrap_or(0);
+        let mediator = shift.checked_rem(mediators.len()).and_then(|n| mediators.get(n)).copied().flatten();
         let plan = turn.checked_rem(plans.len()).and_then(|n| plans.get(n)).copied();
-        history.lonely = mediator.is_none() && (view.rtt)(&peer).is_none();
+        history.lonely = mediators.is_empty();
         let lonely = history.lonely;
         self.peers.insert(peer, history);
         let Some(plan) = plan.filter(|_| !lonely) else { return };
@@ -395,22 +421,35 @@ impl Rendezvous {
             return out.drop(DropReason::Refused);
         }
         let of_others = self.active.values().filter(|a| !a.record.seeker).count();
-        if of_others >= MAX_SOUGHT || !self.introductions.take(now, from) {
+        let introduced_by =
+            |a: &&Active| !a.record.seeker && a.record.mediator.unwrap_or(a.record.peer) == from;
+        let of_this = self.active.values().filter(introduced_by).count();
+        if of_others >= MAX_SOUGHT || of_this >= MAX_FROM_ONE || !self.introductions.take(now, from) {
             return out.drop(DropReason::RateLimited);
         }
-        if let Some((id, seeker)) = self.of_peer(&peer) {
-            // Both ask at once: both keep the one of the lower id. A peer that asks again means the new one.
-            if seeker && self.me < peer {
-                return out.drop(DropReason::Refused);
+        let mediator = (from != peer).then_some(from);
+        let under_way: Vec<(u128, bool, bool)> = self
+            .active
+            .iter()
+            .filter(|(_, a)| a.record.peer == peer && a.record.outcome.is_none())
+            .map(|(id, a)| (*id, a.record.seeker, a.record.mediator == mediator))
+            .collect();
+        // Both ask at once: both keep the one of the lower id.
+        if self.me < peer && under_way.iter().any(|(_, seeker, _)| *seeker) {
+            return out.drop(DropReason::Refused);
+        }
+        for (id, seeker, same) in under_way {
+            // Who asks again the same way means the new one.
+            if seeker || same {
+                self.end(now, id, Outcome::Superseded, out);
             }
-            self.end(now, id, Outcome::Superseded, out);
         }
         self.seen.insert(intro.attempt, ());
         let record = Attempt {
             id: intro.attempt,
             peer,
             seeker: false,
-            mediator: (from != peer).then_some(from),
+            mediator,
             plan: intro.plan,
             began: now,
             ended: None,
@@ -495,6 +534,7 @@ impl Rendezvous {
             return true;
         }
         self.spent.remove(&to);
+        self.spent_ips.remove(&to.ip());
         self.answered(now, attempt, to, now - at, out);
         true
     }
@@ -541,13 +581,12 @@ impl Rendezvous {
         };
         let due = shots.iter().take_while(|(at, _)| *at <= now).count();
         for (_, to) in shots.drain(..due) {
-            let known = self.spent.get(&to).copied().filter(|s| now.since(s.since) < ADDRESS_WINDOW);
-            let spent = known.unwrap_or(Spent { count: 0, since: now });
-            if spent.count >= PER_ADDRESS {
+            if !spend(&mut self.spent, now, to, PER_ADDRESS)
+                || !spend(&mut self.spent_ips, now, to.ip(), PER_IP)
+            {
                 out.drop(DropReason::RateLimited);
                 continue;
             }
-            self.spent.insert(to, Spent { count: spent.count + 1, ..spent });
             let txid = self.rng.u96();
             let name = CheckName { attempt, by_seeker: record.seeker };
             out.send(SocketId::MAIN, to, stun::check_request(txid, name, key));
@@ -598,8 +637,10 @@ impl Rendezvous {
         let jitter = 0.75 + 0.5 * self.rng.unit();
         let mut history = self.peers.get(&record.peer).cloned().unwrap_or_default();
         match record.outcome {
+            // Unless the session moves there, it was one failure more.
             Some(Outcome::Found { .. }) => {
-                (history.failures, history.rests_until) = (0, now + AFTER_SUCCESS);
+                history.failures = history.failures.saturating_add(1);
+                history.rests_until = now + rest(history.failures).max(AFTER_SUCCESS);
             }
             Some(Outcome::Superseded) | None => {}
             // Whoever asked decides about the next one.
@@ -624,8 +665,23 @@ impl Rendezvous {
         self.active.iter().find_map(of_peer)
     }
 
-    /// This node's network, addresses or verdict changed: what failed may work now.
+    /// The session with `peer` travels directly: whatever failed before is past.
+    pub fn succeeded(&mut self, peer: &NodeId) {
+        if let Some(history) = self.peers.get_mut(peer) {
+            history.failures = 0;
+        }
+    }
+
+    /// This node's addresses changed a little: what failed may work now, but not for ever anew.
+    pub fn own_varied(&mut self, now: Time) {
+        if now >= self.afresh_at {
+            self.own_changed(now);
+        }
+    }
+
+    /// This node's network or verdict changed: what failed may work now.
     pub fn own_changed(&mut self, now: Time) {
+        self.afresh_at = now + AFRESH_EVERY;
         for (_, history) in self.peers.iter_mut() {
             history.failures = 0;
             history.rests_until = history.rests_until.min(now);
@@ -634,9 +690,10 @@ impl Rendezvous {
 
     /// The addresses or the verdict of `peer` changed.
     pub fn member_changed(&mut self, now: Time, peer: NodeId) {
-        if let Some(history) = self.peers.get_mut(&peer) {
+        if let Some(history) = self.peers.get_mut(&peer).filter(|history| now >= history.afresh_at) {
             history.failures = 0;
             history.rests_until = history.rests_until.min(now);
+            history.afresh_at = now + AFRESH_EVERY;
         }
     }
 
@@ -664,6 +721,17 @@ impl Rendezvous {
     pub fn sizes(&self) -> (usize, usize) {
         (self.active.len(), self.spent.len())
     }
+}
+
+/// Counts a packet to `key`; false if there were `limit` already within [`ADDRESS_WINDOW`].
+fn spend<K: Ord + Clone>(spent: &mut BoundedMap<K, Spent>, now: Time, key: K, limit: u32) -> bool {
+    let known = spent.get(&key).copied().filter(|s| now.since(s.since) < ADDRESS_WINDOW);
+    let before = known.unwrap_or(Spent { count: 0, since: now });
+    let allowed = before.count < limit;
+    if allowed {
+        spent.insert(key, Spent { count: before.count + 1, ..before });
+    }
+    allowed
 }
 
 /// How long a pair rests after so many failures.
