@@ -1,5 +1,6 @@
 //! Access lines that lose and delay: first that they do, then that events come through all the same.
 
+use std::thread;
 use std::time::Duration;
 
 use crate::support::line::{DATAGRAMS, Measured, Quality, measure};
@@ -36,11 +37,14 @@ const fn quality(delay_ms: u64, loss: f64) -> Quality {
 /// Two hosts behind NATs, each on an access line of this quality, measured.
 fn pair(net: &mut Net, quality: Quality) -> [Host; 2] {
     let stranger = net.host_over("stranger", Behind::Nothing, Quality { seed: 1, ..quality });
-    [("left", 2), ("right", 3)].map(|(name, seed)| {
-        let host = net.host_over(name, Behind::PortRestricted, Quality { seed, ..quality });
-        check(measure(&host, &stranger), quality).unwrap();
-        host
-    })
+    let hosts = [("left", 2), ("right", 3)]
+        .map(|(name, seed)| net.host_over(name, Behind::PortRestricted, Quality { seed, ..quality }));
+    let measured = thread::scope(|scope| {
+        let threads = hosts.each_ref().map(|host| scope.spawn(|| measure(host, &stranger)));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    measured.into_iter().for_each(|measured| check(measured, quality).unwrap());
+    hosts
 }
 
 /// The lab first; then both nodes find the direct way, and every event arrives.
