@@ -252,9 +252,11 @@ impl Node {
         let out = &mut self.reach.heard_rendezvous;
         let Some(rendezvous) = &mut self.reach.rendezvous else { return false };
         match message {
-            stun::Message::BindingRequest(request) => request
-                .check
-                .is_some_and(|name| rendezvous.handle_check(now, from, (request.txid, name), bytes, out)),
+            stun::Message::BindingRequest(request) => {
+                let Some(name) = request.check else { return false };
+                rendezvous.handle_check(now, from, (request.txid, name), bytes, out);
+                true
+            }
             stun::Message::BindingResponse { txid, .. } => {
                 let ours = rendezvous.handle_answer(now, from, *txid, bytes, out);
                 if ours {

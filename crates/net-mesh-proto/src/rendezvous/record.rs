@@ -1,5 +1,6 @@
 //! What was tried, and what came of it: the part of a rendezvous that outlives it.
 
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,6 +11,27 @@ use super::plan::Plan;
 use super::wire::Decline;
 use crate::id::NodeId;
 use crate::time::Time;
+
+/// Attempts kept for each peer.
+pub const HISTORY: usize = 4;
+
+/// The first rest after all plans have failed. A mapping that was spoilt by a packet which came too early is
+/// remembered for up to the two minutes that mappings live (RFC 4787 REQ-5); to try sooner would find it
+/// spoilt still, and renew it.
+pub const MIN_REST: Duration = Duration::from_secs(130);
+
+/// The longest one.
+pub const MAX_REST: Duration = Duration::from_secs(600);
+
+/// Between two plans, and after the first mediator that did not help; that doubles with each further one.
+const NEXT_PLAN: Duration = Duration::from_millis(300);
+
+/// After a success, how long the same pair is not tried again: what was found is being proven meanwhile.
+const AFTER_SUCCESS: Duration = Duration::from_secs(10);
+
+/// Attempts made one after the other before a pair rests, at least. Where there are fewer plans they come round again,
+/// as the first may have failed by loss alone.
+const IN_A_ROW: u32 = 3;
 
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,4 +126,115 @@ impl Attempt {
             Some(Outcome::Superseded) => String::from("Another attempt of the same pair took its place."),
         }
     }
+}
+
+/// What is known about a pair.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    attempts: VecDeque<Attempt>,
+    /// Plans that failed, since things last changed.
+    failed: u32,
+    /// Mediators that did not help, since a plan last failed.
+    refused: u32,
+    /// Attempts to make in a row.
+    row: u32,
+    rests_until: Time,
+    hopeless: Option<&'static str>,
+    lonely: bool,
+}
+
+impl History {
+    /// The last attempts that are over, oldest first; at most [`HISTORY`].
+    pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
+        self.attempts.iter()
+    }
+
+    /// Why there is no plan for the pair, as a clause.
+    #[must_use]
+    pub const fn hopeless(&self) -> Option<&'static str> {
+        self.hopeless
+    }
+
+    /// Whether nobody could introduce the two when it was last wanted.
+    #[must_use]
+    pub const fn is_lonely(&self) -> bool {
+        self.lonely
+    }
+
+    /// No attempt is made before.
+    #[must_use]
+    pub const fn rests_until(&self) -> Time {
+        self.rests_until
+    }
+
+    /// Whose turn it is: the next plan, and the next mediator where there is one. A plan that comes round again
+    /// meets another mediator than before.
+    pub(super) fn turn(
+        &mut self,
+        plans: Result<Vec<Plan>, &'static str>,
+        mediators: &[NodeId],
+        lonely: bool,
+    ) -> Option<(Plan, Option<NodeId>)> {
+        self.lonely = lonely;
+        self.hopeless = plans.as_ref().err().copied();
+        let plans = plans.unwrap_or_default();
+        let count = u32::try_from(plans.len()).unwrap_or(u32::MAX);
+        self.row = count.max(IN_A_ROW);
+        let round = self.failed.checked_div(count)?;
+        let plan = *plans.get(at(self.failed, plans.len())?)?;
+        let turn = self.failed.wrapping_add(round).wrapping_add(self.refused);
+        let mediator = at(turn, mediators.len()).and_then(|n| mediators.get(n)).copied();
+        Some((plan, mediator))
+    }
+
+    /// Notes what came of an attempt, and for how long the pair rests. Whether it is news, and not only a better
+    /// end of an attempt that is noted already. `jitter` is what the rest is multiplied with.
+    pub(super) fn note(&mut self, now: Time, record: &Attempt, jitter: f64) -> bool {
+        if let Some(known) = self.attempts.iter_mut().find(|a| a.id == record.id) {
+            known.clone_from(record);
+            return false;
+        }
+        match record.outcome {
+            Some(Outcome::Found { .. }) => {
+                (self.failed, self.refused) = (0, 0);
+                self.rests_until = now + AFTER_SUCCESS;
+            }
+            Some(Outcome::Superseded) | None => {}
+            // Whoever asked decides about the next one.
+            Some(_) if !record.seeker => {}
+            Some(Outcome::TimedOut) => {
+                (self.failed, self.refused) = (self.failed.saturating_add(1), 0);
+                let rest = match self.failed.checked_sub(self.row) {
+                    None => NEXT_PLAN,
+                    Some(further) => doubled(MIN_REST, further),
+                };
+                self.rests_until = now + rest.mul_f64(jitter);
+            }
+            Some(Outcome::Declined(_) | Outcome::Unanswered) => {
+                self.rests_until = now + doubled(NEXT_PLAN, self.refused).mul_f64(jitter);
+                self.refused = self.refused.saturating_add(1);
+            }
+        }
+        if self.attempts.len() == HISTORY {
+            self.attempts.pop_front();
+        }
+        self.attempts.push_back(record.clone());
+        true
+    }
+
+    /// Something changed, so what failed may work now.
+    pub(super) fn start_afresh(&mut self, now: Time) {
+        (self.failed, self.refused, self.hopeless) = (0, 0, None);
+        self.rests_until = self.rests_until.min(now);
+    }
+}
+
+/// `turn` as an index into a list of `length`; `None` if that is empty.
+fn at(turn: u32, length: usize) -> Option<usize> {
+    usize::try_from(turn).unwrap_or(usize::MAX).checked_rem(length)
+}
+
+/// `rest` after `times` doublings, and no longer than [`MAX_REST`].
+fn doubled(rest: Duration, times: u32) -> Duration {
+    (rest * (1 << times.min(11))).min(MAX_REST)
 }
