@@ -12,8 +12,8 @@ use crate::reflex::server::aggregate;
 use crate::time::Time;
 
 /// Checks to one address that never answered, in [`WINDOW`]: three attempts' worth, as plans are tried one
-/// after the other.
-pub const PER_ADDRESS: u32 = 18;
+/// after the other, and a fourth for a change that comes right after them.
+pub const PER_ADDRESS: u32 = 24;
 
 /// Checks to all addresses of one host that never answered, in [`WINDOW`].
 ///

@@ -1,1 +1,7 @@
 //! What a rendezvous promises.
+
+mod lies;
+mod machine;
+mod matrix;
+mod model;
+mod plans;
