@@ -3,6 +3,7 @@
 //! Whole nodes on a simulated internet, in virtual time. The pair cannot be punched, and the one member that
 //! relays is evil: it is a genuine member with everything one legitimately has, and its socket sees and
 //! changes whatever it forwards.
+#![cfg(feature = "nat-traversal")]
 #![allow(clippy::unwrap_used, reason = "a test file")]
 
 use std::io::{self, IoSliceMut};

@@ -1,5 +1,6 @@
 //! How long the first event takes where there is no session, on a simulated internet in virtual time.
 
+#![cfg(feature = "nat-traversal")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io;

@@ -43,10 +43,10 @@ impl Node {
     }
 
     pub(super) fn handle_closed(&mut self, now: Time, conn: ConnId) {
+        self.forget_key(conn);
         let Some(peer) = self.arbiter.peer_of(conn) else { return };
         let was_session = self.arbiter.session(&peer).is_some();
         self.arbiter.closed(now, conn, &mut self.heard.arbiter);
-        self.forget_key(conn);
         if !was_session && !self.arbiter.is_connected(&peer) {
             self.dialer.connection_lost(now, peer);
         }

@@ -58,6 +58,10 @@ const MAX_AVOIDED: usize = 256;
 /// Between two computations of the routes: a change of a record is seldom alone.
 const ROUTES_PAUSE: Duration = Duration::from_millis(50);
 
+/// What is added to that for each member: in a mesh of thousands a computation takes tens of milliseconds, and
+/// there is always some record that changes.
+const PAUSE_PER_MEMBER: Duration = Duration::from_micros(200);
+
 /// A circuit replaces another one only if it is expected to save this share of the round trip, and a few
 /// milliseconds: estimates of two ways differ by as much without a reason.
 const WORTHWHILE: (f64, Duration) = (0.75, Duration::from_millis(10));
@@ -181,7 +185,9 @@ const fn avoided(reason: relay::Reason) -> Option<(NodeId, Duration)> {
 impl Node {
     /// Computes the routes again if anything changed, and not more often than it is worth.
     pub(super) fn refresh_routes(&mut self, now: Time) {
-        let recent = self.reach.computed.is_some_and(|at| now < at + ROUTES_PAUSE);
+        let members = u32::try_from(self.membership.members().len()).unwrap_or(u32::MAX);
+        let pause = ROUTES_PAUSE + PAUSE_PER_MEMBER.saturating_mul(members);
+        let recent = self.reach.computed.is_some_and(|at| now < at + pause);
         if !self.reach.stale || recent {
             return;
         }
@@ -391,7 +397,8 @@ impl Node {
             self.reach.stranded.remove(&peer);
             return;
         }
-        self.reach.changed();
+        // What it travelled over is gone: the routes of a moment ago are no good.
+        (self.reach.computed, self.reach.stale) = (None, true);
         self.give_circuit(now, peer);
         self.reach.stranded.insert(peer, now + STRANDED_AGAIN);
     }

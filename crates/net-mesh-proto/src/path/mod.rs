@@ -6,7 +6,7 @@
 //! **Proof.** A way is used once it is proven in both directions by the session itself: a [`Ping`](Kind::Ping) on it was
 //! answered by a genuine [`Pong`](Kind::Pong). Rendezvous says where it is worth trying, and is not believed: whoever
 //! introduced the two knows the key of their checks, and nobody else knows the session's. A ping is sent at once
-//! and repeated at [`PAUSES`], then the way is forgotten.
+//! and repeated at [`PAUSES`], or when the peer pings on the same way; then the way is forgotten.
 //!
 //! **Choice.** Each side decides for the packets it sends. A direct way is better than a relayed one; of two
 //! direct ones a proven one replaces the one in use only where it is much nearer; of two circuits the one that was
@@ -59,6 +59,9 @@ pub const PAUSES: [Duration; 5] = [
     Duration::from_millis(800),
     Duration::from_millis(1600),
 ];
+
+/// A ping is repeated at once when the peer pings on the same way, unless it is younger than this.
+const ON_OCCASION: Duration = Duration::from_millis(10);
 
 /// A direct way replaces another direct one only if it saves more than this: changing over costs a burst of
 /// acknowledgements, and measurements of one way differ by milliseconds.
@@ -276,6 +279,9 @@ impl Paths {
             self.move_to(now, peer, route, Duration::MAX, out);
         } else if !known {
             self.try_route(now, peer, route, out);
+        } else if session.waits(now, route) {
+            // The peer may not have known the session yet when it was asked.
+            session.repeat(now, route, &self.me, out);
         }
     }
 
@@ -429,6 +435,12 @@ impl Session {
                 known.is_some_and(|known| known != Duration::MAX && rtt + WORTHWHILE < known)
             }
         }
+    }
+
+    /// Whether a question on `route` has waited for long enough to be asked again on occasion.
+    fn waits(&self, now: Time, route: Route) -> bool {
+        let asked = self.way(route).and_then(|way| way.asked);
+        asked.is_some_and(|asked| asked.tries < PAUSES.len() && now.since(asked.last) >= ON_OCCASION)
     }
 
     fn due(&self, now: Time) -> Vec<Route> {

@@ -153,6 +153,21 @@ fn a_way_that_carries_in_one_direction_only_is_not_used() {
 }
 
 #[test]
+fn a_ping_that_came_before_the_peers_session_is_repeated_when_the_peer_pings() {
+    let mut pair = Pair::over(vec![circuit(1), direct(7)]);
+    pair.ends[1].session_down(&IDS[0]);
+    pair.with(0, |end, now, out| end.found(now, IDS[1], addr(1, 7), out));
+    pair.with(1, |end, now, out| end.found(now, IDS[0], addr(0, 7), out));
+    pair.run(millis(30));
+    let route = circuit(1).names[1];
+    pair.with(1, |end, now, out| {
+        end.session_up(now, IDS[0], ConnId(1), SessionKey::new([7; 32]), route, out);
+    });
+    pair.run(millis(61));
+    assert_eq!(pair.current(), direct(7).names.map(Some), "a round trip and a half later, and no pause");
+}
+
+#[test]
 fn an_address_found_before_the_session_is_tried_when_it_comes_up_and_not_for_ever() {
     for (wait, current) in [(millis(5_000), Route::Direct(addr(1, 7))), (millis(10_001), circuit(1).names[0])]
     {
