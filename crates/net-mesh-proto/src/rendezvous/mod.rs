@@ -13,7 +13,7 @@
 //! address is [`Found`](Event::Found).
 //!
 //! **Afterwards.** An attempt that found nothing is followed by one with the next plan, and the next mediator; when
-//! all plans have been tried, by a rest of [`MIN_REST`] doubling to [`MAX_REST`]. A change of the network, of either
+//! all plans have been tried, by a rest of [`MIN_REST`] doubling to [`MAX_REST`], and then by all plans again. A change of the network, of either
 //! verdict or of either side's addresses ends the rest and starts afresh. Pairs without a plan are not tried.
 //! The last [`HISTORY`] attempts are kept for each peer, to say why.
 //!
@@ -374,7 +374,7 @@ impl Rendezvous {
 
     /// Notes what came of an attempt, for the first time or a better one.
     fn remember(&mut self, now: Time, record: Attempt, out: &mut Outbox<Event>) {
-        let jitter = 0.75 + 0.5 * self.rng.unit();
+        let jitter = 1.0 + 0.25 * self.rng.unit();
         if self.history_of(record.peer).note(now, &record, jitter) {
             out.event(Event::Ended(Box::new(record)));
         }

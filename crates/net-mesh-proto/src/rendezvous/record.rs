@@ -20,7 +20,7 @@ pub const HISTORY: usize = 4;
 /// spoilt still, and renew it.
 pub const MIN_REST: Duration = Duration::from_secs(130);
 
-/// The longest one.
+/// The longest one. Rests are up to a quarter longer than they say, by chance, and never shorter.
 pub const MAX_REST: Duration = Duration::from_secs(600);
 
 /// Between two plans, and after the first mediator that did not help; that doubles with each further one.
@@ -30,7 +30,8 @@ const NEXT_PLAN: Duration = Duration::from_millis(300);
 const AFTER_SUCCESS: Duration = Duration::from_secs(10);
 
 /// Attempts made one after the other before a pair rests, at least. Where there are fewer plans they come round again,
-/// as the first may have failed by loss alone.
+/// as the first may have failed by loss alone. After each rest all plans have their turn again, best first: what they
+/// spoilt for each other is forgotten.
 const IN_A_ROW: u32 = 3;
 
 /// What came of an attempt.
@@ -188,7 +189,7 @@ impl History {
     }
 
     /// Notes what came of an attempt, and for how long the pair rests. Whether it is news, and not only a better
-    /// end of an attempt that is noted already. `jitter` is what the rest is multiplied with.
+    /// end of an attempt that is noted already. `jitter` is what the rest is multiplied with, at least 1.
     pub(super) fn note(&mut self, now: Time, record: &Attempt, jitter: f64) -> bool {
         if let Some(known) = self.attempts.iter_mut().find(|a| a.id == record.id) {
             known.clone_from(record);
@@ -204,9 +205,9 @@ impl History {
             Some(_) if !record.seeker => {}
             Some(Outcome::TimedOut) => {
                 (self.failed, self.refused) = (self.failed.saturating_add(1), 0);
-                let rest = match self.failed.checked_sub(self.row) {
-                    None => NEXT_PLAN,
-                    Some(further) => doubled(MIN_REST, further),
+                let rest = match (self.failed.checked_div(self.row), self.failed.checked_rem(self.row)) {
+                    (Some(rounds), Some(0)) => doubled(MIN_REST, rounds.saturating_sub(1)),
+                    _ => NEXT_PLAN,
                 };
                 self.rests_until = now + rest.mul_f64(jitter);
             }
