@@ -13,12 +13,15 @@ use net_mesh_proto::classify::wire::{
     Message as Classify, ProbeGrant, ProbeOffer, ProbeReady, ProbeRefused, ProbeSetup, Refusal, Third,
 };
 use net_mesh_proto::id::{ChannelId, MeshId, NodeId};
+use net_mesh_proto::liveness::{Frame, Kind, SessionKey};
 use net_mesh_proto::membership::Message as Membership;
+use net_mesh_proto::membership::VerdictSummary;
 use net_mesh_proto::membership::wire::{Digest, Records, Want};
 use net_mesh_proto::membership::{Flags, Record};
 use net_mesh_proto::node::control::Control;
 use net_mesh_proto::peer::wire::{Adopt, Hello};
 use net_mesh_proto::reflex::stun::{self, Probe, ProbeToken};
+use net_mesh_proto::{relay, rendezvous};
 
 fn main() -> io::Result<()> {
     for (name, bytes) in stun_seeds() {
@@ -37,6 +40,9 @@ fn main() -> io::Result<()> {
     write("decode_segment", "two_events", &segment())?;
     write("decode_subscription", "fresh", b"\x01\0\0\0\0\0\0\0\x05\x02ab\0")?;
     write("decode_subscription", "resumed", b"\x01\0\0\0\0\0\0\0\x05\x02ab\x01boot.8bynext.8by")?;
+    let ping = Frame { kind: Kind::Ping, in_use: true, nonce: 1 };
+    write("frames", "ping", &ping.encode(&SessionKey::new([7; 32]), &NodeId([1; 32])))?;
+    write("frames", "labels", &[0, 1, 2, 3, 1, 4, 1, 5, 3, 1, 2, 9, 3, 4, 1, 1, 2, 1, 0, 0])?;
     write("scenario", "a_life", &life())
 }
 
@@ -65,6 +71,8 @@ fn stun_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("response_v6_fingerprint", stun::binding_response(4, v6, true)),
         ("unknown_attributes", stun::unknown_attributes(5, &[0x7fff, 0x0042], true)),
         ("probe", stun::probe_indication(6, probe)),
+        ("check", stun::check_request(7, stun::CheckName { attempt: 8, by_seeker: true }, &[3; 32])),
+        ("check_answer", stun::check_response(7, v4, &[3; 32])),
         // RFC 8489 §5: nothing but the header.
         ("bare_request", b"\x00\x01\x00\x00\x21\x12\xa4\x42\0\0\0\0\0\0\0\0\0\0\0\x07".to_vec()),
     ]
@@ -107,6 +115,50 @@ fn control_seeds() -> Vec<(&'static str, Control)> {
         ("ready", Control::Classify(Classify::Ready(ProbeReady { token, accepted: true }))),
         ("offer", Control::Classify(Classify::Offer(offer))),
         ("refused", Control::Classify(Classify::Refused(ProbeRefused { txid, reason: Refusal::Busy }))),
+        (
+            "open",
+            Control::Relay(relay::Message::Open(relay::wire::Open {
+                circuit: 1,
+                origin: from,
+                path: vec![to],
+                passed: vec![NodeId([3; 32])],
+                forward: 2,
+                back: 3,
+            })),
+        ),
+        (
+            "relay_refused",
+            Control::Relay(relay::Message::Refused { circuit: 1, at: to, why: relay::Refusal::NoLink }),
+        ),
+        ("close", Control::Relay(relay::Message::Close { circuit: 1, by_opener: true })),
+        (
+            "seek",
+            Control::Rendezvous(rendezvous::Message::Seek(rendezvous::wire::Seek {
+                attempt: 1,
+                target: to,
+                plan: rendezvous::Plan::FireTogether,
+                verdict: VerdictSummary::UNKNOWN,
+                candidates: vec![mapped],
+            })),
+        ),
+        (
+            "introduction",
+            Control::Rendezvous(rendezvous::Message::Introduction(rendezvous::wire::Introduction {
+                attempt: 1,
+                peer: from,
+                to_seeker: false,
+                plan: rendezvous::Plan::SymmetricSide,
+                verdict: VerdictSummary::UNKNOWN,
+                candidates: vec![mapped],
+                key: [3; 32],
+                fire_in_ms: 20,
+                span_ms: 40,
+            })),
+        ),
+        (
+            "declined",
+            Control::Rendezvous(rendezvous::Message::Declined { attempt: 1, why: rendezvous::Decline::Busy }),
+        ),
     ]
 }
 

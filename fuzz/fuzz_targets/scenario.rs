@@ -17,10 +17,10 @@ use net_mesh_proto::node::{
     Command, Config, ConnId, DialFailure, DialId, Direction, Input, Node, Output, Sizes,
 };
 use net_mesh_proto::outbox::SocketId;
-use net_mesh_proto::route::Route;
 use net_mesh_proto::peer::arbiter::MAX_CONNECTIONS;
 use net_mesh_proto::peer::dialer::MAX_DIALS;
 use net_mesh_proto::reflex::stun::MAX_SURPLUS;
+use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 
 /// Steps of one run. Longer programs find nothing new and slow everything down.
@@ -126,7 +126,11 @@ impl World {
             9 => self.socket(with),
             10 => {
                 let conn = ConnId(with.small(8));
-                self.handle(Input::Link { conn, rtt: Duration::from_millis(u64::from(with.word())), active: false });
+                self.handle(Input::Link {
+                    conn,
+                    rtt: Duration::from_millis(u64::from(with.word())),
+                    active: false,
+                });
             }
             _ => self.command(with),
         }

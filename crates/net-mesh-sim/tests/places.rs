@@ -74,6 +74,18 @@ fn a_home_and_a_symmetric_carrier_use_a_relay() {
     assert_eq!(meet(&mut world, a, b, secs(20)), PathKind::Relayed);
 }
 
+/// Only one of the two would seek a direct way, and knows at once that there is none.
+#[test]
+fn both_sides_of_a_hopeless_pair_say_why_it_is_relayed() {
+    let (mut world, a, b) = two(2, &Link::default(), [Nat::symmetric(), Nat::symmetric()].map(Chain::from));
+    assert_eq!(meet(&mut world, a, b, secs(20)), PathKind::Relayed);
+    for (from, to) in [(a, b), (b, a)] {
+        let (node, to) = (world.node(from).unwrap(), world.id(to).unwrap());
+        let why = node.why(world.now(), &to).unwrap();
+        assert!(why.reason.contains("because both sides are symmetric"), "{}", why.reason);
+    }
+}
+
 #[test]
 fn a_restricted_cone_and_a_symmetric_carrier_are_direct() {
     for seed in 0..5 {

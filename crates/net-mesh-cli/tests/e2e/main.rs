@@ -6,6 +6,7 @@
 //! | `every_pair` | behind every pair of NATs, and relayed where no pair of packets can meet |
 //! | `special_places` | in one home, behind carriers, in IPv6, where UDP is blocked, in a row |
 //! | `bad_lines` | behind access lines that lose and delay |
+//! | `first_words` | behind NATs at the ends of long lines, not yet knowing each other |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
 //! | `the_lab` | in the simulated internet that the program carries |
@@ -19,6 +20,7 @@
 
 mod bad_lines;
 mod every_pair;
+mod first_words;
 mod loopback;
 mod on_a_real_kernel;
 mod special_places;

@@ -77,6 +77,9 @@ impl Node {
         self.dialer.session_down(now, peer);
         self.for_traversal(|traversal| traversal.session_down(now, peer));
         self.reach_session_down(now, peer);
+        if self.is_alone() {
+            self.silence.last_session_down();
+        }
         self.update_links(now);
     }
 

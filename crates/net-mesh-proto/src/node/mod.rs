@@ -184,7 +184,7 @@ impl Node {
                 self.arbiter.connected(now, conn, peer, direction, route, rtt, &mut self.heard.arbiter);
             }
             Input::DialFailed { dial, failure } => {
-                self.dial_over(dial);
+                self.dial_in_vain(now, dial);
                 self.dialer.dial_failed(now, dial, failure, &mut self.heard.dialer);
             }
             Input::Control { conn, bytes } => self.handle_control(now, conn, bytes),

@@ -34,6 +34,16 @@ use crate::time::{Deadline, Time};
 /// How often sessions over circuits are looked after when nothing happens.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
+/// How long the side with the higher id leaves it to the other one to look for a direct way.
+const SEEK_ANYWAY: Duration = Duration::from_secs(15);
+
+/// Sessions that are given another circuit in one turn: each costs a message to the same neighbour, whose queue is
+/// bounded.
+const RESCUES: usize = 32;
+
+/// After which the others follow.
+const NEXT_RESCUES: Duration = Duration::from_millis(20);
+
 /// How soon, at most, they are looked after again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,6 +61,9 @@ const AVOID: Duration = Duration::from_secs(30);
 
 /// The same for one that would but could not: what it misses is probably coming.
 const AVOID_BRIEFLY: Duration = Duration::from_secs(2);
+
+/// Ended circuits remembered: those that connections may still be coming up over.
+const MAX_ENDED: usize = 64;
 
 /// Members left out of routes at a time.
 const MAX_AVOIDED: usize = 256;
@@ -86,6 +99,8 @@ pub(super) struct Reach {
     dialled: BTreeMap<CircuitId, DialId>,
     /// Circuits of this node's that were not needed when last looked at, and since when.
     spare: BTreeMap<CircuitId, Time>,
+    /// Circuits that ended lately.
+    ended: BoundedMap<CircuitId, ()>,
     /// Sessions that have lost their way, and when to find them another.
     stranded: BTreeMap<NodeId, Time>,
     look_at: Option<Time>,
@@ -96,7 +111,7 @@ impl Reach {
         Self {
             relay: Relay::new(me, rng.fork("relay"), limits),
             rendezvous: nat_traversal.then(|| Rendezvous::new(me, rng.fork("rendezvous"))),
-            paths: Paths::new(me, rng.fork("paths")),
+            paths: Paths::new(me),
             routes: Routes::default(),
             heard_relay: Outbox::new(),
             heard_rendezvous: Outbox::new(),
@@ -107,6 +122,7 @@ impl Reach {
             keys: BTreeMap::new(),
             dialled: BTreeMap::new(),
             spare: BTreeMap::new(),
+            ended: BoundedMap::new(MAX_ENDED),
             stranded: BTreeMap::new(),
             look_at: None,
         }
@@ -258,11 +274,9 @@ impl Node {
         let out = &mut self.reach.heard_rendezvous;
         let Some(rendezvous) = &mut self.reach.rendezvous else { return false };
         match message {
-            stun::Message::BindingRequest(request) => {
-                let Some(name) = request.check else { return false };
-                rendezvous.handle_check(now, from, (request.txid, name), bytes, out);
-                true
-            }
+            stun::Message::BindingRequest(request) => request
+                .check
+                .is_some_and(|name| rendezvous.handle_check(now, from, (request.txid, name), bytes, out)),
             stun::Message::BindingResponse { txid, .. } => {
                 let ours = rendezvous.handle_answer(now, from, *txid, bytes, out);
                 if ours {
@@ -292,6 +306,10 @@ impl Node {
         self.reach.relay.set_link(now, peer, None, &mut self.reach.heard_relay);
         if let Some(key) = self.reach.keys.get(&conn).cloned() {
             self.reach.paths.session_up(now, peer, conn, key, route, &mut self.reach.heard_paths);
+        }
+        // The circuit may have ended before anyone knew whose it was.
+        if let Some(circuit) = route.circuit().filter(|circuit| self.reach.ended.contains_key(circuit)) {
+            self.reach.paths.circuit_down(now, circuit, &mut self.reach.heard_paths);
         }
         self.reach.relay.set_link(now, peer, route.direct(), &mut self.reach.heard_relay);
         self.reach.changed();
@@ -344,8 +362,12 @@ impl Node {
         let due = |at: &Time| *at <= now;
         let stranded: Vec<NodeId> =
             self.reach.stranded.iter().filter(|(_, at)| due(at)).map(|(id, _)| *id).collect();
-        for peer in stranded {
-            self.rescue(now, peer);
+        for (n, peer) in stranded.into_iter().enumerate() {
+            if n < RESCUES {
+                self.rescue(now, peer);
+            } else {
+                self.reach.stranded.insert(peer, now + NEXT_RESCUES);
+            }
         }
         if self.reach.look_at.as_ref().is_some_and(due) {
             self.look_after(now);
@@ -359,7 +381,8 @@ impl Node {
         let relayed: Vec<Session> =
             self.arbiter.sessions().filter(|session| session.route.circuit().is_some()).collect();
         for session in &relayed {
-            if self.id < session.peer {
+            // One of the two is enough, unless it does not.
+            if self.id < session.peer || now.since(session.since) > SEEK_ANYWAY {
                 self.seek(now, session.peer);
             }
             self.offer_nearer(now, session);
@@ -421,6 +444,21 @@ impl Node {
         }
     }
 
+    /// The attempt `dial` came to nothing. If it went over a circuit that seemed to be there, somebody on the way
+    /// does not carry what it should: another way is tried next.
+    pub(super) fn dial_in_vain(&mut self, now: Time, dial: DialId) {
+        let circuits: Vec<CircuitId> =
+            self.reach.dialled.iter().filter(|(_, of)| **of == dial).map(|(circuit, _)| *circuit).collect();
+        for circuit in circuits {
+            let path = self.reach.relay.circuit(circuit).map(|view| view.path.to_vec());
+            for node in path.into_iter().flatten() {
+                self.reach.avoided.insert(node, now + AVOID);
+            }
+            self.reach.changed();
+        }
+        self.dial_over(dial);
+    }
+
     /// The attempt `dial` is over: its circuit is its session's now, or nobody's.
     pub(super) fn dial_over(&mut self, dial: DialId) {
         self.reach.dialled.retain(|_, of| *of != dial);
@@ -452,6 +490,7 @@ impl Node {
                     self.reach.avoided.insert(node, now + time);
                     self.reach.changed();
                 }
+                self.reach.ended.insert(circuit, ());
                 self.reach.paths.circuit_down(now, circuit, &mut self.reach.heard_paths);
                 if let Some(dial) = self.reach.dialled.remove(&circuit) {
                     self.dialer.circuit_lost(now, dial);
@@ -479,6 +518,9 @@ impl Node {
 
     /// The session with `peer` travels another way now.
     fn moved(&mut self, now: Time, peer: NodeId, route: Route) {
+        if route.direct().is_some() {
+            self.for_rendezvous(|rendezvous| rendezvous.succeeded(&peer));
+        }
         self.reach.relay.set_link(now, peer, route.direct(), &mut self.reach.heard_relay);
         self.reach.changed();
         self.reach.look_soon(now + LOOK_AFTER);

@@ -42,6 +42,11 @@ impl Silence {
         *self = Self { heard: true, asked: None, told: false };
     }
 
+    /// The last session has ended: what was asked while there was one, and of whom, says nothing.
+    pub(super) fn last_session_down(&mut self) {
+        (self.asked, self.told) = (None, false);
+    }
+
     /// The network is another one.
     pub(super) fn network_changed(&mut self) {
         *self = Self::default();

@@ -173,7 +173,7 @@ impl Node {
                 traversal.classifier.set_external(now, &main, &other);
                 if self.local.set_reflexive(main) {
                     self.membership.set_candidates(now, self.local.candidates());
-                    self.for_rendezvous(|rendezvous| rendezvous.own_changed(now));
+                    self.for_rendezvous(|rendezvous| rendezvous.own_varied(now));
                     self.tell(Event::Reflexive(self.local.reflexive().to_vec()));
                 }
             }

@@ -9,6 +9,7 @@ use core::time::Duration;
 use super::Node;
 use crate::id::NodeId;
 use crate::nat::NatClass;
+use crate::rendezvous::plan::{self, Side};
 use crate::rendezvous::{Attempt, History, Outcome};
 use crate::route::Route;
 use crate::time::Time;
@@ -103,6 +104,9 @@ impl Node {
         let relayed = format!("relayed via {}", names.join(" > "));
         let classes =
             format!("(this node is {}, {} is {})", self.own_class(), self.name(peer), self.class_of(peer));
+        if let Some(reason) = self.hopeless(peer) {
+            return format!("{relayed} because {reason} {classes}");
+        }
         let Some(history) = history else {
             return match (under_way, &self.reach.rendezvous) {
                 (Some(_), _) => format!("{relayed} while a direct way is being tried"),
@@ -112,9 +116,6 @@ impl Node {
                 }
             };
         };
-        if let Some(reason) = history.hopeless() {
-            return format!("{relayed} because {reason} {classes}");
-        }
         if let Some(attempt) = under_way {
             return format!("{relayed} while a direct way is being tried ({})", attempt.plan.words());
         }
@@ -129,6 +130,16 @@ impl Node {
             }
             None => format!("{relayed} while a direct way is about to be tried"),
         }
+    }
+
+    /// Why there is no plan for the pair, as a clause. Either side knows it, whichever of the two would seek.
+    fn hopeless(&self, peer: &NodeId) -> Option<&'static str> {
+        self.reach.rendezvous.as_ref()?;
+        let own = self.membership.own_draft();
+        let theirs = self.membership.members().get(peer)?.record();
+        let [own, theirs] =
+            [own, theirs].map(|record| Side { verdict: record.verdict, candidates: &record.candidates });
+        plan::plans(&own, &theirs).err()
     }
 
     fn why_none(&self, now: Time, peer: &NodeId) -> String {

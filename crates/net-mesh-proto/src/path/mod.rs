@@ -11,11 +11,16 @@
 //! **Choice.** Each side decides for the packets it sends. A direct way is better than a relayed one; of two
 //! direct ones a proven one replaces the one in use only where it is much nearer; of two circuits the one that was
 //! offered last is meant to replace the other. Whoever changes over announces it in pings on the new way
-//! (`in_use`), until one is answered.
+//! (`in_use`), until one is answered. One that never is takes the way down again.
 //!
 //! **The other side.** A way is accepted before it is pinged, and a genuine ping on a new one before it is answered, so that no packet is lost when
 //! the peer changes over. A direct way that the peer pings on is tried from here too. When the peer announces
-//! a circuit, and this side sends over a circuit too, it follows: circuits are kept by one of the two.
+//! a way of the same kind as the one this side uses, the side with the higher id follows: both are to send on one
+//! way, since relays know each neighbour by one address, and two that follow each other would never rest.
+//!
+//! **Replay.** Every ping has a nonce of its own, and nonces grow. One that was heard before, or is older than
+//! [`WINDOW`] others, is answered on ways that are known, and changes nothing: who recorded a ping cannot use it to move a
+//! session, nor to make a node ping somebody.
 //!
 //! **Loss.** When the circuit in use ends, another proven way takes over at once; without one the node is told,
 //! so that it looks for another circuit. The first genuine ping on any way then decides.
@@ -37,7 +42,6 @@ use crate::liveness::wire::Unverified;
 use crate::liveness::{Frame, Kind, SessionKey};
 use crate::node::ConnId;
 use crate::outbox::Outbox;
-use crate::rng::Rng;
 use crate::route::{CircuitId, Route};
 use crate::time::{Deadline, Time};
 
@@ -62,6 +66,9 @@ pub const PAUSES: [Duration; 7] = [
     Duration::from_millis(3200),
     Duration::from_millis(6400),
 ];
+
+/// Nonces before the highest one that may still come: pings on several ways overtake each other.
+pub const WINDOW: u64 = 63;
 
 /// A ping is repeated at once when the peer pings on the same way, unless it is younger than this.
 const ON_OCCASION: Duration = Duration::from_millis(10);
@@ -110,11 +117,46 @@ pub enum Event {
 /// A question that waits for its answer.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
-    nonce: u64,
-    first: Time,
-    last: Time,
-    tries: usize,
+    /// The copies sent: nonce and time.
+    copies: [Option<(u64, Time)>; PAUSES.len()],
     due: Time,
+}
+
+impl Asked {
+    fn tries(&self) -> usize {
+        self.copies.iter().flatten().count()
+    }
+
+    fn last(&self) -> Option<Time> {
+        self.copies.iter().flatten().map(|(_, at)| *at).max()
+    }
+
+    fn sent(&self, nonce: u64) -> Option<Time> {
+        self.copies.iter().flatten().find(|(copy, _)| *copy == nonce).map(|(_, at)| *at)
+    }
+}
+
+/// Which nonces of the peer's have been heard: the highest one, and which of the [`WINDOW`] before it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    highest: u64,
+    seen: u64,
+}
+
+impl Window {
+    /// Whether `nonce` is heard for the first time. Notes it.
+    fn is_fresh(&mut self, nonce: u64) -> bool {
+        if nonce > self.highest {
+            let shift = u32::try_from(nonce - self.highest).unwrap_or(u32::MAX);
+            self.seen = self.seen.checked_shl(shift).unwrap_or(0) | 1;
+            self.highest = nonce;
+            return true;
+        }
+        let bit = 1u64.checked_shl(u32::try_from(self.highest - nonce).unwrap_or(u32::MAX)).unwrap_or(0);
+        let fresh = bit != 0 && self.seen & bit == 0;
+        self.seen |= bit;
+        fresh
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +180,9 @@ struct Session {
     offered: Option<CircuitId>,
     /// What the peer said last about the way it sends on.
     theirs: Option<Route>,
+    /// The last nonce used.
+    nonce: u64,
+    heard: Window,
     ways: Vec<Way>,
 }
 
@@ -145,7 +190,6 @@ struct Session {
 #[derive(Debug)]
 pub struct Paths {
     me: NodeId,
-    rng: Rng,
     sessions: BTreeMap<NodeId, Session>,
     by_hint: BTreeMap<u64, NodeId>,
     found: BoundedMap<NodeId, (SocketAddr, Time)>,
@@ -154,14 +198,8 @@ pub struct Paths {
 impl Paths {
     /// The machine of the node `me`.
     #[must_use]
-    pub fn new(me: NodeId, rng: Rng) -> Self {
-        Self {
-            me,
-            rng,
-            sessions: BTreeMap::new(),
-            by_hint: BTreeMap::new(),
-            found: BoundedMap::new(MAX_FOUND),
-        }
+    pub fn new(me: NodeId) -> Self {
+        Self { me, sessions: BTreeMap::new(), by_hint: BTreeMap::new(), found: BoundedMap::new(MAX_FOUND) }
     }
 
     /// There is a session with `peer` over `conn`, which travels over `route`. Replaces any earlier one.
@@ -187,6 +225,8 @@ impl Paths {
                 current: Some(route),
                 offered: None,
                 theirs: Some(route),
+                nonce: 0,
+                heard: Window::default(),
                 ways: Vec::from([first]),
             },
         );
@@ -267,7 +307,14 @@ impl Paths {
     }
 
     fn pinged(&mut self, now: Time, peer: NodeId, route: Route, ping: Frame, out: &mut Outbox<Event>) {
+        let leads = self.me < peer;
         let Some(session) = self.sessions.get_mut(&peer) else { return };
+        if !session.heard.is_fresh(ping.nonce) {
+            if session.has(route) {
+                session.answer(route, ping, &self.me, out);
+            }
+            return out.drop(DropReason::UnknownTransaction);
+        }
         if ping.in_use {
             session.theirs = Some(route);
         }
@@ -275,9 +322,9 @@ impl Paths {
         let in_use = session.current == Some(route);
         session.remember(now, route);
         session.accept(peer, route, out);
-        let pong = Frame { kind: Kind::Pong, in_use, nonce: ping.nonce };
-        out.event(Event::Frame { route, bytes: pong.encode(&session.key, &self.me) });
-        let follows = ping.in_use && route.circuit().is_some() && session.over_circuit() && !in_use;
+        session.answer(route, ping, &self.me, out);
+        let same_kind = session.current.is_some_and(|c| c.circuit().is_some() == route.circuit().is_some());
+        let follows = ping.in_use && same_kind && !in_use && !leads;
         if session.current.is_none() || follows {
             self.move_to(now, peer, route, Duration::MAX, out);
         } else if !known {
@@ -290,18 +337,17 @@ impl Paths {
 
     fn ponged(&mut self, now: Time, peer: NodeId, route: Route, pong: Frame, out: &mut Outbox<Event>) {
         let Some(session) = self.sessions.get_mut(&peer) else { return };
+        let way = session.ways.iter_mut().find(|way| way.route == route);
+        let sent = way.as_ref().and_then(|way| way.asked?.sent(pong.nonce));
+        let (Some(way), Some(sent)) = (way, sent) else {
+            return out.drop(DropReason::UnknownTransaction);
+        };
+        way.asked = None;
+        let rtt = now - sent;
+        way.proven = Some(rtt);
         if pong.in_use {
             session.theirs = Some(route);
         }
-        let answered =
-            |way: &&mut Way| way.route == route && way.asked.is_some_and(|asked| asked.nonce == pong.nonce);
-        let Some(way) = session.ways.iter_mut().find(answered) else {
-            return out.drop(DropReason::UnknownTransaction);
-        };
-        let Some(asked) = way.asked.take() else { return };
-        // An answer may be to any of the copies: the first one bounds the time from above.
-        let rtt = if asked.tries == 1 { now - asked.first } else { now - asked.last };
-        way.proven = Some(rtt);
         if session.prefers(route, rtt) {
             self.move_to(now, peer, route, rtt, out);
         }
@@ -311,9 +357,8 @@ impl Paths {
     fn move_to(&mut self, now: Time, peer: NodeId, route: Route, rtt: Duration, out: &mut Outbox<Event>) {
         let Some(session) = self.sessions.get_mut(&peer) else { return };
         session.current = Some(route);
-        if session.offered.map(Route::Relayed) == Some(route) {
-            session.offered = None;
-        }
+        // Whatever was offered is in use now, or has come too late.
+        session.offered = None;
         out.event(Event::Moved { peer, conn: session.conn, route, rtt });
         self.ask(now, peer, route, out);
     }
@@ -331,9 +376,8 @@ impl Paths {
     }
 
     fn ask(&mut self, now: Time, peer: NodeId, route: Route, out: &mut Outbox<Event>) {
-        let nonce = self.rng.u64();
         let Some(session) = self.sessions.get_mut(&peer) else { return };
-        let asked = Asked { nonce, first: now, last: now, tries: 0, due: now };
+        let asked = Asked { copies: [None; PAUSES.len()], due: now };
         if let Some(way) = session.ways.iter_mut().find(|way| way.route == route) {
             way.asked = Some(asked);
         }
@@ -342,11 +386,15 @@ impl Paths {
 
     /// Repeats what was not answered, and gives up what never is.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox<Event>) {
+        let mut dead = Vec::new();
         for session in self.sessions.values_mut() {
             for route in session.due(now) {
-                session.repeat(now, route, &self.me, out);
+                if session.repeat(now, route, &self.me, out) {
+                    dead.push(route);
+                }
             }
         }
+        dead.into_iter().for_each(|route| self.lost(now, route, out));
         self.found.retain(|_, (_, at)| now.since(*at) <= FOUND_FOR);
     }
 
@@ -390,10 +438,6 @@ impl Session {
 
     fn has(&self, route: Route) -> bool {
         self.way(route).is_some()
-    }
-
-    fn over_circuit(&self) -> bool {
-        self.current.is_some_and(|route| route.circuit().is_some())
     }
 
     fn remember(&mut self, now: Time, route: Route) {
@@ -443,7 +487,9 @@ impl Session {
     /// Whether a question on `route` has waited for long enough to be asked again on occasion.
     fn waits(&self, now: Time, route: Route) -> bool {
         let asked = self.way(route).and_then(|way| way.asked);
-        asked.is_some_and(|asked| asked.tries < PAUSES.len() && now.since(asked.last) >= ON_OCCASION)
+        asked.is_some_and(|asked| {
+            asked.tries() < PAUSES.len() && asked.last().is_none_or(|last| now.since(last) >= ON_OCCASION)
+        })
     }
 
     fn due(&self, now: Time) -> Vec<Route> {
@@ -451,21 +497,32 @@ impl Session {
         due.map(|way| way.route).collect()
     }
 
-    /// Sends the next copy of the question on `route`; after the last one the way is forgotten, unless it is
-    /// in use.
-    fn repeat(&mut self, now: Time, route: Route, me: &NodeId, out: &mut Outbox<Event>) {
+    /// Sends the next copy of the question on `route`; after the last one the way is forgotten. True if it was in
+    /// use and nobody answers there.
+    fn repeat(&mut self, now: Time, route: Route, me: &NodeId, out: &mut Outbox<Event>) -> bool {
         let in_use = self.current == Some(route);
-        let Some(way) = self.ways.iter_mut().find(|way| way.route == route) else { return };
-        let Some(asked) = &mut way.asked else { return };
-        let Some(pause) = PAUSES.get(asked.tries) else {
+        let Some(way) = self.ways.iter_mut().find(|way| way.route == route) else { return false };
+        let Some(asked) = &mut way.asked else { return false };
+        let tries = asked.tries();
+        let (Some(pause), Some(copy)) = (PAUSES.get(tries), asked.copies.get_mut(tries)) else {
             way.asked = None;
-            let keep = in_use || way.proven.is_some();
-            self.ways.retain(|way| keep || way.route != route);
-            return;
+            if self.offered.map(Route::Relayed) == Some(route) {
+                self.offered = None;
+            }
+            if !in_use {
+                self.ways.retain(|way| way.route != route);
+            }
+            return in_use;
         };
-        asked.tries += 1;
-        (asked.last, asked.due) = (now, now + *pause);
-        let ping = Frame { kind: Kind::Ping, in_use, nonce: asked.nonce };
+        self.nonce += 1;
+        (*copy, asked.due) = (Some((self.nonce, now)), now + *pause);
+        let ping = Frame { kind: Kind::Ping, in_use, nonce: self.nonce };
         out.event(Event::Frame { route, bytes: ping.encode(&self.key, me) });
+        false
+    }
+
+    fn answer(&self, route: Route, ping: Frame, me: &NodeId, out: &mut Outbox<Event>) {
+        let pong = Frame { kind: Kind::Pong, in_use: self.current == Some(route), nonce: ping.nonce };
+        out.event(Event::Frame { route, bytes: pong.encode(&self.key, me) });
     }
 }

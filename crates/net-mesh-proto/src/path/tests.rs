@@ -11,7 +11,6 @@ use crate::id::NodeId;
 use crate::liveness::SessionKey;
 use crate::node::ConnId;
 use crate::outbox::Outbox;
-use crate::rng::Rng;
 use crate::route::{CircuitId, Route};
 use crate::time::Time;
 
@@ -47,7 +46,7 @@ struct Pair {
 impl Pair {
     /// A session over the first line.
     fn over(lines: Vec<Line>) -> Self {
-        let ends = [0, 1].map(|side| Paths::new(IDS[side], Rng::from_u64(side as u64)));
+        let ends = [0, 1].map(|side| Paths::new(IDS[side]));
         let mut pair = Self {
             now: Time::from_millis(1),
             ends,

@@ -30,7 +30,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::arbiter::Arbiter;
+use super::arbiter::{Arbiter, Session};
 use super::attempts::{Attempts, Ended, Target};
 pub use super::attempts::{MAX_DIALS, MAX_FURTHER};
 use super::local::Local;
@@ -467,7 +467,8 @@ impl Dialer {
         if view.members.len() < self.full_mesh {
             return None;
         }
-        let mut anchors: Vec<_> = view.arbiter.sessions().filter(|s| self.is_anchor(view, &s.peer)).collect();
+        let is_anchor = |s: &Session| s.route.direct().is_some() && self.is_anchor(view, &s.peer);
+        let mut anchors: Vec<_> = view.arbiter.sessions().filter(is_anchor).collect();
         let admits = |id: &NodeId| {
             view.members.get(id).is_some_and(|m| ways::admits_anyone(m.record().verdict.class()))
         };
@@ -544,7 +545,9 @@ impl Dialer {
 
     fn anchor_goals(&self, now: Time, view: &View<'_>) -> Vec<Target> {
         let public = |id: &NodeId| self.is_anchor(view, id);
-        let have = view.arbiter.sessions().filter(|s| public(&s.peer)).count();
+        // Only what is reached straight helps when relays fail.
+        let straight = |s: &Session| s.route.direct().is_some();
+        let have = view.arbiter.sessions().filter(|s| straight(s) && public(&s.peer)).count();
         let may_do = |id: &NodeId| view.members.get(id).is_some_and(|m| self.rank(m.record()).is_some());
         let coming = self.attempts.targets().filter_map(Target::peer).filter(may_do).count();
         let mut missing = ANCHORS.saturating_sub(have + coming);
@@ -553,6 +556,8 @@ impl Dialer {
         }
         let distances = distances(view);
         let open = view.members.iter().filter(|(id, _)| self.is_open(view, id));
+        // Who can only be reached with the help of others is no anchor.
+        let open = open.filter(|(id, m)| self.rank(m.record()) == Some(0) || !needs_help(id, view));
         let mut ranked: Vec<_> = open
             .filter_map(|(id, member)| {
                 let distance = distances.get(id).copied().unwrap_or(u32::MAX);

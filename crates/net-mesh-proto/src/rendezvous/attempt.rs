@@ -104,6 +104,37 @@ impl Active {
     }
 }
 
+impl Checking {
+    /// Why a check of the other side is none, if it is none; else notes that it counts from now on.
+    fn refusal(
+        &mut self,
+        seeker: bool,
+        from: SocketAddr,
+        (txid, name): (u128, CheckName),
+        bytes: &[u8],
+    ) -> Option<DropReason> {
+        if name.by_seeker == seeker || from.port() == 0 || !stun::is_signed(bytes, &self.key) {
+            Some(DropReason::BadAuthentication)
+        } else if self.heard.len() >= MAX_HEARD {
+            Some(DropReason::RateLimited)
+        } else {
+            (!self.heard.insert(txid)).then_some(DropReason::UnknownTransaction)
+        }
+    }
+
+    /// Whether a check came from a new place, which is then checked in return.
+    fn is_news(&mut self, now: Time, from: SocketAddr) -> bool {
+        let known = self.triggered.contains(&from) || self.found == Some(from);
+        let news = !known && self.triggered.len() < MAX_TRIGGERED;
+        if news {
+            self.triggered.push(from);
+            self.shots.extend(TRIGGERED.iter().map(|after| (now + *after, from)));
+            self.shots.sort_by_key(|(at, _)| *at);
+        }
+        news
+    }
+}
+
 impl Rendezvous {
     /// The other side is known: lays out what is sent when.
     pub(super) fn fire(&mut self, now: Time, intro: &Introduction, view: View<'_>) {
@@ -126,7 +157,8 @@ impl Rendezvous {
         });
     }
 
-    /// A check arrived on the main socket: `name` is what it says, `bytes` the whole of it.
+    /// A check arrived on the main socket: `name` is what it says, `bytes` the whole of it. False if it belongs to
+    /// no attempt that is known here, and is an ordinary Binding request as far as this machine can tell.
     pub fn handle_check(
         &mut self,
         now: Time,
@@ -134,31 +166,25 @@ impl Rendezvous {
         (txid, name): (u128, CheckName),
         bytes: &[u8],
         out: &mut Outbox<Event>,
-    ) {
+    ) -> bool {
+        let Some(Active { record, stage }) = self.active.get_mut(&name.attempt) else { return false };
         let from = stun::canonical(from);
-        // Where nothing is known yet, the other side was told sooner. It repeats its checks.
-        let Some(Active { record, stage: Stage::Checking(checking) }) = self.active.get_mut(&name.attempt)
-        else {
-            return out.drop(DropReason::UnknownTransaction);
+        let reason = match stage {
+            // The other side was told sooner. It repeats its checks.
+            Stage::Asked => Some(DropReason::UnknownTransaction),
+            Stage::Checking(checking) => checking.refusal(record.seeker, from, (txid, name), bytes),
         };
-        if name.by_seeker == record.seeker || from.port() == 0 || !stun::is_signed(bytes, &checking.key) {
-            return out.drop(DropReason::BadAuthentication);
+        match (stage, reason) {
+            (Stage::Checking(checking), None) => {
+                record.heard += 1;
+                out.send(SocketId::MAIN, from, stun::check_response(txid, from, &checking.key));
+                if checking.is_news(now, from) {
+                    self.shoot(now, name.attempt, out);
+                }
+            }
+            (_, reason) => reason.into_iter().for_each(|reason| out.drop(reason)),
         }
-        if checking.heard.len() >= MAX_HEARD {
-            return out.drop(DropReason::RateLimited);
-        }
-        if !checking.heard.insert(txid) {
-            return out.drop(DropReason::UnknownTransaction);
-        }
-        record.heard += 1;
-        out.send(SocketId::MAIN, from, stun::check_response(txid, from, &checking.key));
-        let known = checking.triggered.contains(&from) || checking.found == Some(from);
-        if !known && checking.triggered.len() < MAX_TRIGGERED {
-            checking.triggered.push(from);
-            checking.shots.extend(TRIGGERED.iter().map(|after| (now + *after, from)));
-            checking.shots.sort_by_key(|(at, _)| *at);
-            self.shoot(now, name.attempt, out);
-        }
+        true
     }
 
     /// An answer arrived on the main socket. False if it answers no check.

@@ -15,11 +15,9 @@ use crate::time::Time;
 /// after the other, and a fourth for a change that comes right after them.
 pub const PER_ADDRESS: u32 = 24;
 
-/// Checks to all addresses of one host that never answered, in [`WINDOW`].
-///
-/// Seven addresses' worth: many members may share the address of a carrier's NAT, and a node that has just joined
-/// tries them together. Two packets of a hundred bytes a second are no burden to whoever is there.
-pub const PER_HOST: u32 = 7 * PER_ADDRESS;
+/// Checks to all addresses of one host that never answered, in [`WINDOW`]. Twelve members behind one address may be
+/// met at once, as behind a carrier's NAT; a host that answers nobody is left alone after that.
+pub const PER_IP: u32 = 12 * PER_ADDRESS;
 
 /// For how long they are counted.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -51,7 +49,7 @@ impl Budget {
         let host = aggregate(to.ip());
         let of_address = current(self.addresses.get(&to), now);
         let of_host = current(self.hosts.get(&host), now);
-        if of_address.count >= PER_ADDRESS || of_host.count >= PER_HOST {
+        if of_address.count >= PER_ADDRESS || of_host.count >= PER_IP {
             return false;
         }
         self.addresses.insert(to, Spent { count: of_address.count + 1, ..of_address });

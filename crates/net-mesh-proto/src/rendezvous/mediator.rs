@@ -1,7 +1,7 @@
 //! Introducing two others: from their round-trip times to the moment at which both fire.
 //!
 //! A mediator remembers nothing of an introduction. What it does for others is metered: so many introductions
-//! for each member that asks, and so many to each member that is sought, whoever asks.
+//! for each member that asks, and fewer for each whom it asks for.
 
 use core::time::Duration;
 
@@ -16,10 +16,13 @@ use crate::time::Time;
 
 /// For one member that asks. A node that has just joined a mesh of hundreds asks for dozens; more than one in a quarter
 /// of a second for ever is no rendezvous.
-pub(super) const ASKING: Rate = Rate { burst: 64, every: Duration::from_millis(250) };
+const ASKING: Rate = Rate { burst: 64, every: Duration::from_millis(250) };
 
-/// To one member that is sought, here and there. Above what a single one can ask for, so that a single one that floods
-/// does not use up everybody's.
+/// For one member that asks, to one whom it asks for: the plans of a pair, again and again after changes.
+const PAIR: Rate = Rate { burst: 16, every: Duration::from_secs(1) };
+
+/// For one mediator, with the member that is sought. Above what a single one can ask it for, so that a single one that
+/// floods does not use up everybody's.
 pub(super) const SOUGHT: Rate = Rate { burst: 160, every: Duration::from_millis(100) };
 
 /// What is added to the later side's time, so that it can still be ready for it: the time that messages wait in
@@ -39,26 +42,26 @@ pub(super) struct Rate {
     every: Duration,
 }
 
-/// A token bucket for each member.
+/// A token bucket for each member, or each pair of them.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(super) struct Meter<K> {
     rate: Rate,
-    members: BoundedMap<NodeId, Allowance>,
+    left: BoundedMap<K, Allowance>,
 }
 
-impl Meter {
+impl<K: Ord + Clone> Meter<K> {
     pub(super) fn new(rate: Rate) -> Self {
-        Self { rate, members: BoundedMap::new(MAX_MEMBERS) }
+        Self { rate, left: BoundedMap::new(MAX_MEMBERS) }
     }
 
-    pub(super) fn take(&mut self, now: Time, id: NodeId) -> bool {
+    pub(super) fn take(&mut self, now: Time, id: K) -> bool {
         let Rate { burst, every } = self.rate;
-        let known = self.members.get(&id).copied().unwrap_or(Allowance { left: burst, at: now });
+        let known = self.left.get(&id).copied().unwrap_or(Allowance { left: burst, at: now });
         let gained = u32::try_from((now - known.at).as_nanos() / every.as_nanos()).unwrap_or(u32::MAX);
         let left = known.left.saturating_add(gained).min(burst);
         // What is not a whole one yet is kept, but for a bucket that overflows.
         let at = if left == burst { now } else { known.at + every * gained };
-        self.members.insert(id, Allowance { left: left.saturating_sub(1), at });
+        self.left.insert(id, Allowance { left: left.saturating_sub(1), at });
         left > 0
     }
 }
@@ -67,13 +70,14 @@ impl Meter {
 #[derive(Debug)]
 pub(super) struct Mediator {
     rng: Rng,
-    asking: Meter,
-    sought: Meter,
+    asking: Meter<NodeId>,
+    /// Of each member that asks, and whom it asks for: one that asks too often is in nobody else's way.
+    pairs: Meter<(NodeId, NodeId)>,
 }
 
 impl Mediator {
     pub(super) fn new(rng: Rng) -> Self {
-        Self { rng, asking: Meter::new(ASKING), sought: Meter::new(SOUGHT) }
+        Self { rng, asking: Meter::new(ASKING), pairs: Meter::new(PAIR) }
     }
 
     /// `from` wants to be introduced.
@@ -105,7 +109,7 @@ impl Mediator {
         let (Some(member), Some((to_seeker, to_sought))) = (known, times) else {
             return Err(Decline::NoSession);
         };
-        if !self.asking.take(now, from) || !self.sought.take(now, target) {
+        if !self.asking.take(now, from) || !self.pairs.take(now, (from, target)) {
             return Err(Decline::Busy);
         }
         let (near, far) = (to_seeker / 2, to_sought / 2);

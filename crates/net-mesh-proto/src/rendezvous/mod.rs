@@ -20,7 +20,7 @@
 //! **What nobody can do with it.** A check without the key does nothing, and is counted. An introduction counts once,
 //! and only from the mediator that was asked, or, to the sought side, from a session peer within its
 //! allowance. Delays are capped at [`MAX_DELAY`]. Whatever a mediator says, an address that never answered gets
-//! [`PER_ADDRESS`] small packets in [`WINDOW`], and its host [`PER_HOST`]. When both sides seek each other at once, both keep the attempt
+//! [`PER_ADDRESS`] small packets in [`WINDOW`], and its host [`PER_IP`]. When both sides seek each other at once, both keep the attempt
 //! of the lower id.
 //!
 //! **Bounds.** [`MAX_SEEKING`] attempts of one's own under way, [`MAX_SOUGHT`] of others', [`MAX_TRIGGERED`] addresses
@@ -43,7 +43,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 pub use attempt::{MAX_HEARD, MAX_TRIGGERED};
-pub use budget::{MAX_ADDRESSES, PER_ADDRESS, PER_HOST, WINDOW};
+pub use budget::{MAX_ADDRESSES, PER_ADDRESS, PER_IP, WINDOW};
 pub use plan::Plan;
 pub use record::{Attempt, HISTORY, History, MAX_REST, MIN_REST, Outcome};
 pub use wire::{Decline, Message};
@@ -70,6 +70,13 @@ pub const MAX_SOUGHT: usize = 64;
 
 /// Attempts that others asked for with the same peer under way at a time, each by way of another mediator.
 pub const MAX_SIDE_BY_SIDE: usize = 3;
+
+/// Attempts under way that one peer may have introduced.
+pub const MAX_FROM_ONE: usize = 8;
+
+/// How often a change of this node's addresses, or of a member's, ends rests, where the network is the same: a
+/// symmetric NAT shows a new address with every session.
+const AFRESH_EVERY: Duration = Duration::from_secs(30);
 
 /// The longest delay before firing, and the longest span, that a mediator can ask for.
 pub const MAX_DELAY: Duration = Duration::from_secs(2);
@@ -140,11 +147,12 @@ pub struct Rendezvous {
     rng: Rng,
     mediator: Mediator,
     /// How often each peer may introduce somebody to this node.
-    introductions: Meter,
+    introductions: Meter<NodeId>,
     active: BTreeMap<u128, Active>,
     seen: BoundedMap<u128, ()>,
     peers: BoundedMap<NodeId, History>,
     budget: Budget,
+    afresh_at: Time,
 }
 
 impl Rendezvous {
@@ -160,6 +168,7 @@ impl Rendezvous {
             seen: BoundedMap::new(MAX_SEEN),
             peers: BoundedMap::new(MAX_MEMBERS),
             budget: Budget::new(),
+            afresh_at: Time::ZERO,
         }
     }
 
@@ -174,10 +183,11 @@ impl Rendezvous {
         }
         let own = Side { verdict: view.own.verdict, candidates: &view.own.candidates };
         let theirs = Side { verdict: record.verdict, candidates: &record.candidates };
-        let mediators: Vec<NodeId> = (view.mediators)(&peer).into_iter().filter(|m| *m != peer).collect();
-        let lonely = mediators.is_empty() && (view.rtt)(&peer).is_none();
-        let turn = self.history_of(peer).turn(plan::plans(&own, &theirs), &mediators, lonely);
-        let Some((plan, mediator)) = turn.filter(|_| !lonely) else { return };
+        let others = (view.mediators)(&peer).into_iter().filter(|m| *m != peer).map(Some);
+        // Where there is a session already, the two can do without anyone.
+        let mediators: Vec<Option<NodeId>> = others.chain((view.rtt)(&peer).map(|_| None)).collect();
+        let plans = plan::plans(&own, &theirs).unwrap_or_default();
+        let Some((plan, mediator)) = self.history_of(peer).turn(&plans, &mediators) else { return };
         let attempt = self.rng.u96() << 32 | u128::from(self.rng.u64() >> 32);
         let record = Attempt {
             id: attempt,
@@ -298,7 +308,10 @@ impl Rendezvous {
             return out.drop(DropReason::Refused);
         }
         let of_others = self.active.values().filter(|a| !a.record.seeker).count();
-        if of_others >= MAX_SOUGHT || !self.introductions.take(now, from) {
+        let introduced_by =
+            |a: &&Active| !a.record.seeker && a.record.mediator.unwrap_or(a.record.peer) == from;
+        let of_this = self.active.values().filter(introduced_by).count();
+        if of_others >= MAX_SOUGHT || of_this >= MAX_FROM_ONE || !self.introductions.take(now, from) {
             return out.drop(DropReason::RateLimited);
         }
         if let Err(reason) = self.make_way(now, from, peer, out) {
@@ -390,8 +403,23 @@ impl Rendezvous {
         self.active.iter().filter(move |(_, a)| of_peer(a)).map(|(id, a)| (*id, a))
     }
 
-    /// This node's network, addresses or verdict changed: what failed may work now.
+    /// The session with `peer` travels directly: whatever failed before is past.
+    pub fn succeeded(&mut self, peer: &NodeId) {
+        if let Some(history) = self.peers.get_mut(peer) {
+            history.succeeded();
+        }
+    }
+
+    /// This node's addresses changed a little: what failed may work now, but not for ever anew.
+    pub fn own_varied(&mut self, now: Time) {
+        if now >= self.afresh_at {
+            self.own_changed(now);
+        }
+    }
+
+    /// This node's network or verdict changed: what failed may work now.
     pub fn own_changed(&mut self, now: Time) {
+        self.afresh_at = now + AFRESH_EVERY;
         for (_, history) in self.peers.iter_mut() {
             history.start_afresh(now);
         }
@@ -400,7 +428,7 @@ impl Rendezvous {
     /// The addresses or the verdict of `peer` changed.
     pub fn member_changed(&mut self, now: Time, peer: NodeId) {
         if let Some(history) = self.peers.get_mut(&peer) {
-            history.start_afresh(now);
+            history.peer_changed(now);
         }
     }
 

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::AFRESH_EVERY;
 use super::plan::Plan;
 use super::wire::Decline;
 use crate::id::NodeId;
@@ -140,20 +141,14 @@ pub struct History {
     /// Attempts to make in a row.
     row: u32,
     rests_until: Time,
-    hopeless: Option<&'static str>,
     lonely: bool,
+    afresh_at: Time,
 }
 
 impl History {
     /// The last attempts that are over, oldest first; at most [`HISTORY`].
     pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
         self.attempts.iter()
-    }
-
-    /// Why there is no plan for the pair, as a clause.
-    #[must_use]
-    pub const fn hopeless(&self) -> Option<&'static str> {
-        self.hopeless
     }
 
     /// Whether nobody could introduce the two when it was last wanted.
@@ -168,23 +163,20 @@ impl History {
         self.rests_until
     }
 
-    /// Whose turn it is: the next plan, and the next mediator where there is one. A plan that comes round again
+    /// Whose turn it is: the next plan, and the next mediator, `None` being the session of the two. A plan that comes round again
     /// meets another mediator than before.
     pub(super) fn turn(
         &mut self,
-        plans: Result<Vec<Plan>, &'static str>,
-        mediators: &[NodeId],
-        lonely: bool,
+        plans: &[Plan],
+        mediators: &[Option<NodeId>],
     ) -> Option<(Plan, Option<NodeId>)> {
-        self.lonely = lonely;
-        self.hopeless = plans.as_ref().err().copied();
-        let plans = plans.unwrap_or_default();
+        self.lonely = mediators.is_empty();
         let count = u32::try_from(plans.len()).unwrap_or(u32::MAX);
         self.row = count.max(IN_A_ROW);
         let round = self.failed.checked_div(count)?;
         let plan = *plans.get(at(self.failed, plans.len())?)?;
         let turn = self.failed.wrapping_add(round).wrapping_add(self.refused);
-        let mediator = at(turn, mediators.len()).and_then(|n| mediators.get(n)).copied();
+        let mediator = *mediators.get(at(turn, mediators.len())?)?;
         Some((plan, mediator))
     }
 
@@ -196,20 +188,15 @@ impl History {
             return false;
         }
         match record.outcome {
+            // Unless the session moves there, it was one failure more.
             Some(Outcome::Found { .. }) => {
-                (self.failed, self.refused) = (0, 0);
-                self.rests_until = now + AFTER_SUCCESS;
+                self.rests_until = now + self.failed_once_more().max(AFTER_SUCCESS).mul_f64(jitter);
             }
             Some(Outcome::Superseded) | None => {}
             // Whoever asked decides about the next one.
             Some(_) if !record.seeker => {}
             Some(Outcome::TimedOut) => {
-                (self.failed, self.refused) = (self.failed.saturating_add(1), 0);
-                let rest = match (self.failed.checked_div(self.row), self.failed.checked_rem(self.row)) {
-                    (Some(rounds), Some(0)) => doubled(MIN_REST, rounds.saturating_sub(1)),
-                    _ => NEXT_PLAN,
-                };
-                self.rests_until = now + rest.mul_f64(jitter);
+                self.rests_until = now + self.failed_once_more().mul_f64(jitter);
             }
             Some(Outcome::Declined(_) | Outcome::Unanswered) => {
                 self.rests_until = now + doubled(NEXT_PLAN, self.refused).mul_f64(jitter);
@@ -223,10 +210,32 @@ impl History {
         true
     }
 
+    /// Counts a plan that did not help; returns how long to rest for it.
+    fn failed_once_more(&mut self) -> Duration {
+        (self.failed, self.refused) = (self.failed.saturating_add(1), 0);
+        match (self.failed.checked_div(self.row), self.failed.checked_rem(self.row)) {
+            (Some(rounds), Some(0)) => doubled(MIN_REST, rounds.saturating_sub(1)),
+            _ => NEXT_PLAN,
+        }
+    }
+
+    /// Whatever failed before is past.
+    pub(super) fn succeeded(&mut self) {
+        (self.failed, self.refused) = (0, 0);
+    }
+
     /// Something changed, so what failed may work now.
     pub(super) fn start_afresh(&mut self, now: Time) {
-        (self.failed, self.refused, self.hopeless) = (0, 0, None);
+        self.succeeded();
         self.rests_until = self.rests_until.min(now);
+    }
+
+    /// The peer says that something changed with it; believed every now and then.
+    pub(super) fn peer_changed(&mut self, now: Time) {
+        if now >= self.afresh_at {
+            self.afresh_at = now + AFRESH_EVERY;
+            self.start_afresh(now);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::driver::Signal;
 use crate::socket::slots::SlotId;
 
 /// Control messages that may wait for one peer. A peer that leaves this many unread has stopped.
-const CONTROL_QUEUE: usize = 256;
+const CONTROL_QUEUE: usize = 1024;
 
 /// Datagrams of the application's begin with this byte; the rest are the mesh's own.
 const APPLICATION_DATAGRAM: u8 = 0x01;

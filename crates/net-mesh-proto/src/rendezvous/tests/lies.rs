@@ -156,7 +156,7 @@ fn a_mediator_that_names_all_ports_of_a_host_does_not_have_it_flooded_either() {
     }
     let (_, at_host) = worst(&world, |to| to.ip() == victim(1).ip());
     // A window may begin in the middle of the one that the node counts in.
-    assert!(at_host <= 2 * usize::try_from(PER_HOST).unwrap(), "{at_host}");
+    assert!(at_host <= 2 * usize::try_from(PER_IP).unwrap(), "{at_host}");
     let (active, counted) = world.nodes[b].machine.sizes();
     assert!(active <= MAX_SEEKING + MAX_SOUGHT && counted <= MAX_ADDRESSES);
 }
@@ -215,9 +215,9 @@ fn a_flood_of_requests_is_declined_and_the_sought_hear_little_of_it() {
         world.say(a, 0, seek(n));
         world.run_for(millis(10));
     }
-    // 64 at once, four a second for twenty seconds.
+    // 16 at once, one a second for twenty seconds.
     let introduced = world.nodes[0].introduced;
-    assert!((60..=64 + 4 * 21).contains(&introduced), "{introduced}");
+    assert!((16..=16 + 21).contains(&introduced), "{introduced}");
     let declined = world.nodes[a].heard.iter().filter(|(_, m)| matches!(m, Message::Declined { .. }));
     assert!(declined.count() > 1_800);
     let (at_one, _) = worst(&world, |to| *to == victim(1));
@@ -266,9 +266,8 @@ fn a_check_with_a_wrong_key_name_or_side_is_dropped_in_silence_and_counted() {
     world.inject(b, victim(0), &stun::check_request(3, SEEKERS, &[7; 32]));
     assert_eq!(world.nodes[b].drops.of(DropReason::BadAuthentication), 3);
     world.inject(b, victim(1), &stun::check_request(4, CheckName { attempt: 6, ..SEEKERS }, &[7; 32]));
-    assert_eq!(world.nodes[b].drops.of(DropReason::UnknownTransaction), 1);
     world.run_for(secs(10));
-    assert_eq!(world.sent_by(b), 0);
+    assert_eq!(world.sent_by(b), 0, "one of an unknown attempt is nothing to this machine");
 }
 
 #[test]

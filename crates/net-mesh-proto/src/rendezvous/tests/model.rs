@@ -408,7 +408,9 @@ impl World {
         match stun::Message::parse(bytes) {
             Ok(stun::Message::BindingRequest(request)) => {
                 let Some(name) = request.check else { return };
-                self.act(n, |m, _, out| m.handle_check(now, from, (request.txid, name), bytes, out));
+                self.act(n, |m, _, out| {
+                    m.handle_check(now, from, (request.txid, name), bytes, out);
+                });
             }
             Ok(stun::Message::BindingResponse { txid, .. }) => {
                 self.act(n, |m, _, out| {
