@@ -207,3 +207,39 @@ impl Probing {
         complete || (enough && self.over(1, now, grace))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_to_probe_a_mapping_socket_from_where_it_has_not_sent_several_times() {
+        let primary: SocketAddr = "203.0.113.1:7000".parse().unwrap();
+        let other: SocketAddr = "203.0.113.1:7001".parse().unwrap();
+        let mut probing = Probing {
+            token: ProbeToken(1),
+            mapped: "198.51.100.1:40000".parse().unwrap(),
+            other_addr: Some(other),
+            third: None,
+            slots: Vec::new(),
+            next: Time::ZERO,
+            views: [Views::default(), Views::default()],
+            hearing: 0,
+            other_heard: false,
+            other_arrived: 0,
+            third_arrived: 0,
+        };
+        let (filter, mappers) = (SocketId(2), [SocketId(3), SocketId(4)]);
+        let (mut sent, mut asked) = (0, 0);
+        for slot in 0..MAX_SLOTS {
+            for (socket, to, _, probe) in probing.questions(primary, filter, mappers) {
+                let token = probe.is_some() && socket != filter;
+                assert!(!token || (to == primary && sent >= BEFORE_HEARING), "slot {slot}");
+                asked += usize::from(token);
+                sent += usize::from(socket == mappers[0] && to == other);
+            }
+            probing.slots.push(Slot { sent: Time::ZERO, primary_answered: false, third_answered: false });
+        }
+        assert_eq!(asked, MAX_HEARING, "it is asked in the end, where that port stays silent");
+    }
+}
