@@ -6,15 +6,16 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use patchbay::{
     Device, Firewall, FirewallConfig, IpSupport, Ipv4Net, Lab, Nat, Router, RouterBuilder, RouterPreset,
 };
 use tokio::runtime::Runtime;
 
-use super::alone;
 use super::line::{Line, Quality};
 use super::process::{Place, program, run};
+use super::{alone, wait_until};
 
 /// A process enters a user namespace only while it has one thread, so this runs before `main`. There it
 /// may build networks without being root, and nothing of them outlives it.
@@ -47,6 +48,9 @@ pub(crate) enum Family {
     OnlyV6,
     Both,
 }
+
+/// How long a host may take to have an address that it was given.
+const TAKE_UP: Duration = Duration::from_secs(5);
 
 /// A network under construction. One exists at a time.
 pub(crate) struct Net {
@@ -125,6 +129,12 @@ impl Net {
         };
         let router = self.build(router.firewall(firewall));
         let device = self.device(name, &[&router]);
+        // The kernel takes up a new IPv6 address a moment after it was given, also where it looks for no other
+        // owner of it.
+        let ip = device.ip6().unwrap();
+        wait_until("the host has its IPv6 address", TAKE_UP, || {
+            device.run_sync(move || Ok(UdpSocket::bind((ip, 0))?)).ok().map(drop)
+        });
         Host { name: name.into(), outside: address(&device), device, routers: vec![router] }
     }
 
