@@ -48,6 +48,17 @@ impl<K: Ord + Clone, V> BoundedMap<K, V> {
         self.entries.get_mut(key).map(|(_, v)| v)
     }
 
+    /// The value of `key`, made if there is none, for changing it in place. Marks it as most recent.
+    pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+        self.clock += 1;
+        if self.entries.len() >= self.capacity && !self.entries.contains_key(&key) {
+            self.evict_oldest();
+        }
+        let (at, value) = self.entries.entry(key).or_insert_with(|| (0, make()));
+        *at = self.clock;
+        value
+    }
+
     /// Removes `key` and returns its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         self.entries.remove(key).map(|(_, v)| v)
@@ -98,5 +109,8 @@ mod tests {
         assert_eq!(map.insert(1, 'c'), None, "a rewrite needs no room");
         assert_eq!(map.insert(3, 'd'), Some((2, 'b')));
         assert_eq!(map.len(), 2);
+        map.get_or_insert_with(1, || 'x').make_ascii_uppercase();
+        assert_eq!(map.get_or_insert_with(4, || 'd'), &'d');
+        assert_eq!((map.get(&1), map.get(&3)), (Some(&'C'), None), "a change counts as writing");
     }
 }

@@ -18,8 +18,9 @@
 //! 3. In slots 50 ms apart, A sends Binding requests:
 //!    * F to P's main port, with the token. P answers, and probes: an indication from its *other* port to M1.
 //!    * G to H, with the token. H answers G, and probes: an indication from its main port to M1.
-//!    * G and G' to P's main port, P's other port and H, as long as they have not answered. The first of these
-//!      carries the token until P's other port was heard: P then sends an indication from that port to G too.
+//!    * G and G' to P's main port, P's other port and H, as long as they have not answered. From the
+//!      fifth slot on, the first of these carries the token until P's other port was heard: P then sends an indication
+//!      from that port to G too, which by then has sent there.
 //! 4. An H that others may be unable to reach is also asked (`count`) to send a few probes on its own.
 //! 5. The attempt ends as soon as more slots could not tell more, or after 32 slots.
 //!

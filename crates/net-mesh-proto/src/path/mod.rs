@@ -55,13 +55,16 @@ pub const MAX_FOUND: usize = 256;
 /// How long such an address is kept. A session over a relay takes a few round trips to open.
 pub const FOUND_FOR: Duration = Duration::from_secs(10);
 
-/// Between the pings on one way. Loss comes in bursts of up to half a second: five tries span over two seconds.
-pub const PAUSES: [Duration; 5] = [
+/// Between the pings on one way. Loss comes in bursts of up to half a second, and the first tries may all fall into a few
+/// of them: seven span over twelve seconds.
+pub const PAUSES: [Duration; 7] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
     Duration::from_millis(400),
     Duration::from_millis(800),
     Duration::from_millis(1600),
+    Duration::from_millis(3200),
+    Duration::from_millis(6400),
 ];
 
 /// Nonces before the highest one that may still come: pings on several ways overtake each other.

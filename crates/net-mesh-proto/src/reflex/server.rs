@@ -149,7 +149,7 @@ impl Server {
 }
 
 /// Whoever has an IPv6 address has the /64 around it.
-fn aggregate(ip: IpAddr) -> IpAddr {
+pub(crate) fn aggregate(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),

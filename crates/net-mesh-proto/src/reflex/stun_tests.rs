@@ -82,6 +82,110 @@ fn examples() -> Vec<(Vec<u8>, &'static str, Message)> {
     .into()
 }
 
+const NAME: CheckName = CheckName { attempt: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff, by_seeker: true };
+
+/// A check and its answers: header, then USERNAME or XOR-MAPPED-ADDRESS, MESSAGE-INTEGRITY-SHA256, FINGERPRINT.
+fn checks() -> Vec<(Vec<u8>, &'static str, Message)> {
+    let key = [7; 32];
+    let v4: SocketAddr = "198.51.100.7:40000".parse().unwrap();
+    let v6: SocketAddr = "[2001:db8::7]:40000".parse().unwrap();
+    let check = BindingRequest {
+        check: Some(NAME),
+        txid: TXID,
+        probe: None,
+        has_fingerprint: true,
+        unknown_required: Vec::new(),
+    };
+    [
+        (
+            check_request(TXID, NAME, &key),
+            "000100542112a4420102030405060708090a0b0c
+             0006002230303131323233333434353536363737383839396161626263636464656566663a730000
+             001c0020109c82f49f0bc32ab57428a92da2f37aaa8c6e62334c5feb6d2b32e0d0698bed
+             80280004001bcc63",
+            Message::BindingRequest(check),
+        ),
+        (
+            check_response(TXID, v4, &key),
+            "010100382112a4420102030405060708090a0b0c
+             002000080001bd52e721c045
+             001c0020333d0b215ae96b6553e03642e9cd13b5418a60d16722747b5913599004100de5
+             80280004b2c896b6",
+            Message::BindingResponse { txid: TXID, mapped: v4 },
+        ),
+        (
+            check_response(TXID, v6, &key),
+            "010100442112a4420102030405060708090a0b0c
+             002000140002bd520113a9fa0102030405060708090a0b0b
+             001c00203d7c756fc9c2a9d22b44ed05114d4b63d34ba4425e8d473b1fa19af866e16b6a
+             802800044eafd49e",
+            Message::BindingResponse { txid: TXID, mapped: v6 },
+        ),
+    ]
+    .into()
+}
+
+#[test]
+fn a_check_and_its_answer_have_these_bytes_and_are_signed() {
+    for (bytes, golden, meaning) in checks() {
+        assert_eq!(hex(&bytes), hex(&unhex(golden)), "{meaning:?}");
+        assert_eq!(Message::parse(&bytes), Ok(meaning));
+        assert!(is_signed(&bytes, &[7; 32]));
+        assert!(!is_signed(&bytes, &[8; 32]), "another key");
+    }
+}
+
+#[test]
+fn no_bit_of_a_check_can_be_changed_without_breaking_it() {
+    for (bytes, _, meaning) in checks() {
+        // The fingerprint is not signed, and says nothing.
+        for bit in 0..(bytes.len() - 8) * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let believed = Message::parse(&changed).is_ok() && is_signed(&changed, &[7; 32]);
+            assert!(!believed, "bit {bit} of {meaning:?}");
+        }
+        for cut in 0..bytes.len() {
+            assert_eq!(Message::parse(&bytes[..cut]), Err(DropReason::MalformedStun));
+            assert!(!is_signed(&bytes[..cut], &[7; 32]), "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_signed_at_all_or_by_an_older_method_is_no_check() {
+    let key = [7; 32];
+    assert!(!is_signed(&binding_request(TXID, None), &key));
+    let mut old = start(MessageClass::Request, TXID);
+    old.push_attribute_unchecked(&RawAttribute::new(Username::TYPE, NAME.text().as_bytes()));
+    old.add_message_integrity(&credentials(&key), IntegrityAlgorithm::Sha1).unwrap();
+    assert!(!is_signed(&old.finish(), &key));
+}
+
+#[test]
+fn the_answer_to_a_check_is_never_longer() {
+    let lengths: Vec<usize> = checks().iter().map(|(bytes, ..)| bytes.len()).collect();
+    assert!(lengths[0] >= lengths[1] && lengths[0] >= lengths[2], "{lengths:?}");
+}
+
+#[test]
+fn another_agents_username_is_no_check_and_no_fault() {
+    let named = |name: &[u8]| {
+        let mut message = start(MessageClass::Request, TXID);
+        message.push_attribute_unchecked(&RawAttribute::new(Username::TYPE, name));
+        Message::parse(&message.finish())
+    };
+    let own = NAME.text();
+    assert!(matches!(named(own.as_bytes()), Ok(Message::BindingRequest(r)) if r.check == Some(NAME)));
+    let upper = own.to_uppercase();
+    let signed = std::format!("+{}", &own[1..]);
+    for other in ["evtj:h6vY", "", ":", &own[1..], &upper, &signed, &own[..33], &std::format!("{own}x")] {
+        let read = named(other.as_bytes());
+        assert!(matches!(read, Ok(Message::BindingRequest(r)) if r.check.is_none()), "{other}");
+    }
+    assert_eq!(named(&[0xff; 34]), Ok(request(None, false)), "not even UTF-8");
+}
+
 #[test]
 fn every_message_has_these_bytes_and_reads_back() {
     for (bytes, golden, meaning) in examples() {

@@ -14,10 +14,16 @@ use crate::outbox::Outbox;
 use crate::rng::Rng;
 use crate::time::Time;
 
-/// Introductions at once for one member, and how often another one is granted. A node that has just joined a
-/// mesh of hundreds asks for dozens; more than one in a quarter of a second for ever is no rendezvous.
-const BURST: u32 = 64;
-const EVERY: Duration = Duration::from_millis(250);
+/// For one member that asks. A node that has just joined a mesh of hundreds asks for dozens; more than one in a quarter
+/// of a second for ever is no rendezvous.
+const ASKING: Rate = Rate { burst: 64, every: Duration::from_millis(250) };
+
+/// For one member that asks, to one whom it asks for: the plans of a pair, again and again after changes.
+const PAIR: Rate = Rate { burst: 16, every: Duration::from_secs(1) };
+
+/// For one mediator, with the member that is sought. Above what a single one can ask it for, so that a single one that
+/// floods does not use up everybody's.
+pub(super) const SOUGHT: Rate = Rate { burst: 160, every: Duration::from_millis(100) };
 
 /// What is added to the later side's time, so that it can still be ready for it: the time that messages wait in
 /// busy nodes.
@@ -29,21 +35,33 @@ struct Allowance {
     at: Time,
 }
 
-/// A token bucket for each member.
+/// Introductions at once, and how often another one is granted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    burst: u32,
+    every: Duration,
+}
+
+/// A token bucket for each member, or each pair of them.
 #[derive(Debug)]
-pub(super) struct Meter<K>(BoundedMap<K, Allowance>);
+pub(super) struct Meter<K> {
+    rate: Rate,
+    left: BoundedMap<K, Allowance>,
+}
 
 impl<K: Ord + Clone> Meter<K> {
-    pub(super) fn new() -> Self {
-        Self(BoundedMap::new(MAX_MEMBERS))
+    pub(super) fn new(rate: Rate) -> Self {
+        Self { rate, left: BoundedMap::new(MAX_MEMBERS) }
     }
 
     pub(super) fn take(&mut self, now: Time, id: K) -> bool {
-        let known = self.0.get(&id).copied().unwrap_or(Allowance { left: BURST, at: now });
-        let gained = u32::try_from((now - known.at).as_millis() / EVERY.as_millis()).unwrap_or(u32::MAX);
-        let at = if gained > 0 { now } else { known.at };
-        let left = known.left.saturating_add(gained).min(BURST);
-        self.0.insert(id, Allowance { left: left.saturating_sub(1), at });
+        let Rate { burst, every } = self.rate;
+        let known = self.left.get(&id).copied().unwrap_or(Allowance { left: burst, at: now });
+        let gained = u32::try_from((now - known.at).as_nanos() / every.as_nanos()).unwrap_or(u32::MAX);
+        let left = known.left.saturating_add(gained).min(burst);
+        // What is not a whole one yet is kept, but for a bucket that overflows.
+        let at = if left == burst { now } else { known.at + every * gained };
+        self.left.insert(id, Allowance { left: left.saturating_sub(1), at });
         left > 0
     }
 }
@@ -54,12 +72,12 @@ pub(super) struct Mediator {
     rng: Rng,
     asking: Meter<NodeId>,
     /// Of each member that asks, and whom it asks for: one that asks too often is in nobody else's way.
-    sought: Meter<(NodeId, NodeId)>,
+    pairs: Meter<(NodeId, NodeId)>,
 }
 
 impl Mediator {
     pub(super) fn new(rng: Rng) -> Self {
-        Self { rng, asking: Meter::new(), sought: Meter::new() }
+        Self { rng, asking: Meter::new(ASKING), pairs: Meter::new(PAIR) }
     }
 
     /// `from` wants to be introduced.
@@ -91,7 +109,7 @@ impl Mediator {
         let (Some(member), Some((to_seeker, to_sought))) = (known, times) else {
             return Err(Decline::NoSession);
         };
-        if !self.asking.take(now, from) || !self.sought.take(now, (from, target)) {
+        if !self.asking.take(now, from) || !self.pairs.take(now, (from, target)) {
             return Err(Decline::Busy);
         }
         let (near, far) = (to_seeker / 2, to_sought / 2);

@@ -13,20 +13,21 @@
 //! address is [`Found`](Event::Found).
 //!
 //! **Afterwards.** An attempt that found nothing is followed by one with the next plan, and the next mediator; when
-//! all plans have been tried, by a rest of [`MIN_REST`] doubling to [`MAX_REST`]. A change of the network, of either
+//! all plans have been tried, by a rest of [`MIN_REST`] doubling to [`MAX_REST`], and then by all plans again. A change of the network, of either
 //! verdict or of either side's addresses ends the rest and starts afresh. Pairs without a plan are not tried.
 //! The last [`HISTORY`] attempts are kept for each peer, to say why.
 //!
 //! **What nobody can do with it.** A check without the key does nothing, and is counted. An introduction counts once,
 //! and only from the mediator that was asked, or, to the sought side, from a session peer within its
 //! allowance. Delays are capped at [`MAX_DELAY`]. Whatever a mediator says, an address that never answered gets
-//! [`PER_ADDRESS`] small packets in [`ADDRESS_WINDOW`], and all ports of one IP together [`PER_IP`]. When both sides seek each
-//! other at once, both keep the attempt of the lower id; attempts of different mediators do not end one another,
-//! so that none of them can keep a pair apart.
+//! [`PER_ADDRESS`] small packets in [`WINDOW`], and its host [`PER_IP`]. When both sides seek each other at once, both keep the attempt
+//! of the lower id.
 //!
 //! **Bounds.** [`MAX_SEEKING`] attempts of one's own under way, [`MAX_SOUGHT`] of others', [`MAX_TRIGGERED`] addresses
 //! checked because checks came from there, [`MAX_ADDRESSES`] addresses counted.
 
+mod attempt;
+mod budget;
 mod mediator;
 pub mod plan;
 mod record;
@@ -35,32 +36,31 @@ mod tests;
 pub mod wire;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
+pub use attempt::{MAX_HEARD, MAX_TRIGGERED};
+pub use budget::{MAX_ADDRESSES, PER_ADDRESS, PER_IP, WINDOW};
 pub use plan::Plan;
-pub use record::{Attempt, Outcome};
+pub use record::{Attempt, HISTORY, History, MAX_REST, MIN_REST, Outcome};
 pub use wire::{Decline, Message};
 
 use crate::bounded::BoundedMap;
 use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::membership::{MAX_MEMBERS, Member, Record};
-use crate::outbox::{Outbox, SocketId};
+use crate::outbox::Outbox;
 use crate::peer::Local;
-use crate::reflex::stun::{self, CheckName};
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
-use crate::wire::addr::{Scope, scope};
-use mediator::{Mediator, Meter, draw_key, millis};
-use plan::{Shot, Side, schedule};
+use attempt::{Active, Stage};
+use budget::Budget;
+use mediator::{Mediator, Meter, SOUGHT, draw_key, millis};
+use plan::Side;
 use wire::{Introduction, Seek};
-
-/// Attempts kept for each peer.
-pub const HISTORY: usize = 4;
 
 /// Own attempts under way at a time.
 pub const MAX_SEEKING: usize = 16;
@@ -68,16 +68,8 @@ pub const MAX_SEEKING: usize = 16;
 /// Attempts that others asked for under way at a time.
 pub const MAX_SOUGHT: usize = 64;
 
-/// The longest delay before firing, and the longest span, that a mediator can ask for.
-pub const MAX_DELAY: Duration = Duration::from_secs(2);
-
-/// Checks to one address that never answered, in [`ADDRESS_WINDOW`]: three attempts' worth, as plans are tried one
-/// after the other.
-pub const PER_ADDRESS: u32 = 18;
-
-/// Checks to all ports of one IP that never answered, in the same time. Sixteen members behind one address may be
-/// met at once; a host that answers nobody is left alone after that.
-pub const PER_IP: u32 = 16 * PER_ADDRESS;
+/// Attempts that others asked for with the same peer under way at a time, each by way of another mediator.
+pub const MAX_SIDE_BY_SIDE: usize = 3;
 
 /// Attempts under way that one peer may have introduced.
 pub const MAX_FROM_ONE: usize = 8;
@@ -86,41 +78,8 @@ pub const MAX_FROM_ONE: usize = 8;
 /// symmetric NAT shows a new address with every session.
 const AFRESH_EVERY: Duration = Duration::from_secs(30);
 
-/// For how long they are counted.
-pub const ADDRESS_WINDOW: Duration = Duration::from_secs(60);
-
-/// Addresses counted at a time.
-pub const MAX_ADDRESSES: usize = 4096;
-
-/// Addresses checked in one attempt because checks came from there: a symmetric NAT shows one, chained ones two.
-pub const MAX_TRIGGERED: usize = 4;
-
-/// The first rest after all plans have failed. A mapping that was spoilt by a packet which came too early is
-/// remembered for up to the two minutes that mappings live (RFC 4787 REQ-5); to try sooner would find it
-/// spoilt still, and renew it.
-pub const MIN_REST: Duration = Duration::from_secs(130);
-
-/// The longest one.
-pub const MAX_REST: Duration = Duration::from_secs(600);
-
-/// Between two plans.
-const NEXT_PLAN: Duration = Duration::from_millis(300);
-
-/// How long a mediator may take.
-const ASK_LIMIT: Duration = Duration::from_secs(3);
-
-/// How long after firing an attempt is over: the last checks are sent within two seconds, and their answers take
-/// a round trip.
-const LIMIT: Duration = Duration::from_secs(3);
-
-/// After a success, how long a better address may still come, and the peer's checks are answered.
-const LINGER: Duration = Duration::from_secs(3);
-
-/// After a success, how long the same pair is not tried again: what was found is being proven meanwhile.
-const AFTER_SUCCESS: Duration = Duration::from_secs(10);
-
-/// When the check of an address that a check came from is sent, from the first on.
-const TRIGGERED: [Duration; 3] = [Duration::ZERO, Duration::from_millis(150), Duration::from_millis(450)];
+/// The longest delay before firing, and the longest span, that a mediator can ask for.
+pub const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// Attempt numbers remembered, so that an introduction counts once.
 const MAX_SEEN: usize = 1024;
@@ -181,65 +140,6 @@ pub enum Event {
     },
 }
 
-/// What is known about a pair.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    attempts: VecDeque<Attempt>,
-    failures: u32,
-    rests_until: Time,
-    lonely: bool,
-    afresh_at: Time,
-}
-
-impl History {
-    /// The last attempts that are over, oldest first.
-    pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
-        self.attempts.iter()
-    }
-
-    /// Whether nobody could introduce the two when it was last wanted.
-    #[must_use]
-    pub const fn is_lonely(&self) -> bool {
-        self.lonely
-    }
-
-    /// No attempt is made before.
-    #[must_use]
-    pub const fn rests_until(&self) -> Time {
-        self.rests_until
-    }
-}
-
-/// An attempt under way.
-#[derive(Debug)]
-struct Active {
-    record: Attempt,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// The mediator has been asked.
-    Asked,
-    /// Checks are sent and answered.
-    Checking {
-        key: [u8; 32],
-        /// What is still to be sent, in the order of time.
-        shots: Vec<(Time, SocketAddr)>,
-        /// What was sent and not answered.
-        sent: Vec<(u128, SocketAddr, Time)>,
-        triggered: Vec<SocketAddr>,
-        found: Option<(SocketAddr, Time)>,
-        ends: Time,
-    },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Spent {
-    count: u32,
-    since: Time,
-}
-
 /// The rendezvous machine of one node: seeking, being sought, and mediating.
 #[derive(Debug)]
 pub struct Rendezvous {
@@ -251,8 +151,7 @@ pub struct Rendezvous {
     active: BTreeMap<u128, Active>,
     seen: BoundedMap<u128, ()>,
     peers: BoundedMap<NodeId, History>,
-    spent: BoundedMap<SocketAddr, Spent>,
-    spent_ips: BoundedMap<IpAddr, Spent>,
+    budget: Budget,
     afresh_at: Time,
 }
 
@@ -264,12 +163,11 @@ impl Rendezvous {
             me,
             mediator: Mediator::new(rng.fork("mediator")),
             rng,
-            introductions: Meter::new(),
+            introductions: Meter::new(SOUGHT),
             active: BTreeMap::new(),
             seen: BoundedMap::new(MAX_SEEN),
             peers: BoundedMap::new(MAX_MEMBERS),
-            spent: BoundedMap::new(MAX_ADDRESSES),
-            spent_ips: BoundedMap::new(MAX_ADDRESSES),
+            budget: Budget::new(),
             afresh_at: Time::ZERO,
         }
     }
@@ -278,29 +176,18 @@ impl Rendezvous {
     /// plan exists.
     pub fn seek(&mut self, now: Time, peer: NodeId, view: View<'_>, out: &mut Outbox<Event>) {
         let Some(record) = view.members.get(&peer).map(Member::record) else { return };
-        if self.peers.get(&peer).is_some_and(|history| history.rests_until > now) {
-            return;
-        }
-        let mut history = self.peers.get(&peer).cloned().unwrap_or_default();
+        let rests = self.peers.get(&peer).is_some_and(|history| history.rests_until() > now);
         let seeking = self.active.values().filter(|a| a.record.seeker).count();
-        if self.of_peer(&peer).is_some() || seeking >= MAX_SEEKING {
+        if rests || seeking >= MAX_SEEKING || self.open(&peer).next().is_some() {
             return;
         }
         let own = Side { verdict: view.own.verdict, candidates: &view.own.candidates };
         let theirs = Side { verdict: record.verdict, candidates: &record.candidates };
-        let plans = plan::plans(&own, &theirs).unwrap_or_default();
-        let turn = usize::try_from(history.failures).unwrap_or(usize::MAX);
         let others = (view.mediators)(&peer).into_iter().filter(|m| *m != peer).map(Some);
         // Where there is a session already, the two can do without anyone.
         let mediators: Vec<Option<NodeId>> = others.chain((view.rtt)(&peer).map(|_| None)).collect();
-        // The plan changes with every failure, the mediator too, but not in step with it.
-        let shift = turn + turn.checked_div(plans.len()).unwrap_or(0);
-        let mediator = shift.checked_rem(mediators.len()).and_then(|n| mediators.get(n)).copied().flatten();
-        let plan = turn.checked_rem(plans.len()).and_then(|n| plans.get(n)).copied();
-        history.lonely = mediators.is_empty();
-        let lonely = history.lonely;
-        self.peers.insert(peer, history);
-        let Some(plan) = plan.filter(|_| !lonely) else { return };
+        let plans = plan::plans(&own, &theirs).unwrap_or_default();
+        let Some((plan, mediator)) = self.history_of(peer).turn(&plans, &mediators) else { return };
         let attempt = self.rng.u96() << 32 | u128::from(self.rng.u64() >> 32);
         let record = Attempt {
             id: attempt,
@@ -427,29 +314,15 @@ impl Rendezvous {
         if of_others >= MAX_SOUGHT || of_this >= MAX_FROM_ONE || !self.introductions.take(now, from) {
             return out.drop(DropReason::RateLimited);
         }
-        let mediator = (from != peer).then_some(from);
-        let under_way: Vec<(u128, bool, bool)> = self
-            .active
-            .iter()
-            .filter(|(_, a)| a.record.peer == peer && a.record.outcome.is_none())
-            .map(|(id, a)| (*id, a.record.seeker, a.record.mediator == mediator))
-            .collect();
-        // Both ask at once: both keep the one of the lower id.
-        if self.me < peer && under_way.iter().any(|(_, seeker, _)| *seeker) {
-            return out.drop(DropReason::Refused);
-        }
-        for (id, seeker, same) in under_way {
-            // Who asks again the same way means the new one.
-            if seeker || same {
-                self.end(now, id, Outcome::Superseded, out);
-            }
+        if let Err(reason) = self.make_way(now, from, peer, out) {
+            return out.drop(reason);
         }
         self.seen.insert(intro.attempt, ());
         let record = Attempt {
             id: intro.attempt,
             peer,
             seeker: false,
-            mediator,
+            mediator: (from != peer).then_some(from),
             plan: intro.plan,
             began: now,
             ended: None,
@@ -463,151 +336,36 @@ impl Rendezvous {
         self.fire(now, intro, view);
     }
 
-    /// The other side is known: lays out what is sent when.
-    fn fire(&mut self, now: Time, intro: &Introduction, view: View<'_>) {
-        let Some(active) = self.active.get_mut(&intro.attempt) else { return };
-        let delay = |ms: u16| Duration::from_millis(u64::from(ms)).min(MAX_DELAY);
-        let at = now + delay(intro.fire_in_ms);
-        let own = Side { verdict: view.own.verdict, candidates: &view.own.candidates };
-        let theirs = Side { verdict: intro.verdict, candidates: &intro.candidates };
-        let planned =
-            schedule(intro.plan, active.record.seeker, view.local, (&own, &theirs), delay(intro.span_ms));
-        active.record.theirs.clone_from(&intro.candidates);
-        active.stage = Stage::Checking {
-            key: intro.key,
-            shots: planned.into_iter().map(|Shot { after, to }| (at + after, to)).collect(),
-            sent: Vec::new(),
-            triggered: Vec::new(),
-            found: None,
-            ends: at + LIMIT,
-        };
-    }
-
-    /// A check arrived on the main socket: `name` is what it says, `bytes` the whole of it. False if it belongs to
-    /// no attempt that is known here, and is an ordinary Binding request as far as this machine can tell.
-    pub fn handle_check(
+    /// Ends what `peer` means to replace by having `from` introduce it.
+    ///
+    /// Both ask at once: both keep the attempt of the lower id. The same mediator again: the earlier attempt has failed
+    /// on the other side. Attempts by way of others go on, so that none of them can keep the rest from
+    /// succeeding.
+    fn make_way(
         &mut self,
         now: Time,
-        from: SocketAddr,
-        (txid, name): (u128, CheckName),
-        bytes: &[u8],
+        from: NodeId,
+        peer: NodeId,
         out: &mut Outbox<Event>,
-    ) -> bool {
-        let Some(active) = self.active.get_mut(&name.attempt) else { return false };
-        let Stage::Checking { key, shots, triggered, found, .. } = &mut active.stage else {
-            // The other side was told sooner. It repeats its checks.
-            return true;
-        };
-        if name.by_seeker == active.record.seeker || !stun::is_signed(bytes, key) {
-            out.drop(DropReason::BadAuthentication);
-            return true;
+    ) -> Result<(), DropReason> {
+        let mediator = (from != peer).then_some(from);
+        if self.open(&peer).any(|(_, a)| a.record.seeker) && self.me < peer {
+            return Err(DropReason::Refused);
         }
-        active.record.heard += 1;
-        out.send(SocketId::MAIN, from, stun::check_response(txid, from, key));
-        let known = triggered.contains(&from) || found.is_some_and(|(addr, _)| addr == from);
-        if !known && triggered.len() < MAX_TRIGGERED {
-            triggered.push(from);
-            shots.extend(TRIGGERED.iter().map(|after| (now + *after, from)));
-            shots.sort_by_key(|(at, _)| *at);
-            self.shoot(now, name.attempt, out);
+        let replaced = |a: &Active| a.record.seeker || a.record.mediator == mediator;
+        let over: Vec<u128> = self.open(&peer).filter(|(_, a)| replaced(a)).map(|(id, _)| id).collect();
+        for id in over {
+            self.end(now, id, Outcome::Superseded, out);
         }
-        true
-    }
-
-    /// An answer arrived on the main socket. False if it answers no check.
-    pub fn handle_answer(
-        &mut self,
-        now: Time,
-        from: SocketAddr,
-        txid: u128,
-        bytes: &[u8],
-        out: &mut Outbox<Event>,
-    ) -> bool {
-        let asked = self.active.iter_mut().find_map(|(id, active)| {
-            let Stage::Checking { key, sent, .. } = &mut active.stage else { return None };
-            let n = sent.iter().position(|(asked, ..)| *asked == txid)?;
-            Some((*id, *key, *sent.get(n)?))
-        });
-        let Some((attempt, key, (_, to, at))) = asked else { return false };
-        if to != stun::canonical(from) || !stun::is_signed(bytes, &key) {
-            out.drop(DropReason::BadAuthentication);
-            return true;
-        }
-        self.spent.remove(&to);
-        self.spent_ips.remove(&to.ip());
-        self.answered(now, attempt, to, now - at, out);
-        true
-    }
-
-    fn answered(
-        &mut self,
-        now: Time,
-        attempt: u128,
-        addr: SocketAddr,
-        rtt: Duration,
-        out: &mut Outbox<Event>,
-    ) {
-        let Some(Active { record, stage: Stage::Checking { shots, found, ends, sent, .. } }) =
-            self.active.get_mut(&attempt)
-        else {
-            return;
-        };
-        sent.retain(|(_, to, _)| *to != addr);
-        let is_near = |addr: &SocketAddr| scope(addr.ip()) < Scope::Global;
-        let better = found.is_none_or(|(known, _)| is_near(&addr) && !is_near(&known));
-        if !better {
-            return;
-        }
-        let first = found.is_none();
-        *found = Some((addr, now));
-        *ends = now + LINGER;
-        // Only what may be nearer is still worth a packet.
-        shots.retain(|(_, to)| is_near(to) && !is_near(&addr));
-        let peer = record.peer;
-        out.event(Event::Found { peer, addr, rtt });
-        if first {
-            (record.ended, record.outcome) = (Some(now), Some(Outcome::Found { addr, rtt }));
-            let record = record.clone();
-            self.remember(now, record, out);
-        }
-    }
-
-    /// Sends what is due in one attempt.
-    fn shoot(&mut self, now: Time, attempt: u128, out: &mut Outbox<Event>) {
-        let Some(Active { record, stage: Stage::Checking { key, shots, sent, .. } }) =
-            self.active.get_mut(&attempt)
-        else {
-            return;
-        };
-        let due = shots.iter().take_while(|(at, _)| *at <= now).count();
-        for (_, to) in shots.drain(..due) {
-            if !spend(&mut self.spent, now, to, PER_ADDRESS)
-                || !spend(&mut self.spent_ips, now, to.ip(), PER_IP)
-            {
-                out.drop(DropReason::RateLimited);
-                continue;
-            }
-            let txid = self.rng.u96();
-            let name = CheckName { attempt, by_seeker: record.seeker };
-            out.send(SocketId::MAIN, to, stun::check_request(txid, name, key));
-            sent.push((txid, to, now));
-            record.sent += 1;
-        }
+        if self.open(&peer).count() >= MAX_SIDE_BY_SIDE { Err(DropReason::RateLimited) } else { Ok(()) }
     }
 
     /// Sends what is due, and ends what is over.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox<Event>) {
         for attempt in self.active.keys().copied().collect::<Vec<_>>() {
             self.shoot(now, attempt, out);
-            let Some(active) = self.active.get(&attempt) else { continue };
-            match &active.stage {
-                Stage::Asked if now >= active.record.began + ASK_LIMIT => {
-                    self.end(now, attempt, Outcome::Unanswered, out);
-                }
-                Stage::Checking { ends, .. } if now >= *ends => {
-                    self.end(now, attempt, Outcome::TimedOut, out);
-                }
-                Stage::Asked | Stage::Checking { .. } => {}
+            if let Some(outcome) = self.active.get(&attempt).and_then(|active| active.is_over(now)) {
+                self.end(now, attempt, outcome, out);
             }
         }
     }
@@ -615,12 +373,7 @@ impl Rendezvous {
     /// When [`Self::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let next = |active: &Active| match &active.stage {
-            Stage::Asked => active.record.began + ASK_LIMIT,
-            Stage::Checking { shots, ends, .. } => shots.first().map_or(*ends, |(at, _)| (*at).min(*ends)),
-        };
-        let at = self.active.values().map(next).min();
-        at.map(|at| Deadline::new(at, "go on with a rendezvous"))
+        self.active.values().map(Active::poll_timeout).min_by_key(|deadline| deadline.at)
     }
 
     /// The attempt is over. One that found something was told of when it did.
@@ -632,43 +385,28 @@ impl Rendezvous {
         }
     }
 
-    /// Notes what came of an attempt, and for how long the pair rests.
+    /// Notes what came of an attempt, for the first time or a better one.
     fn remember(&mut self, now: Time, record: Attempt, out: &mut Outbox<Event>) {
-        let jitter = 0.75 + 0.5 * self.rng.unit();
-        let mut history = self.peers.get(&record.peer).cloned().unwrap_or_default();
-        match record.outcome {
-            // Unless the session moves there, it was one failure more.
-            Some(Outcome::Found { .. }) => {
-                history.failures = history.failures.saturating_add(1);
-                history.rests_until = now + rest(history.failures).max(AFTER_SUCCESS);
-            }
-            Some(Outcome::Superseded) | None => {}
-            // Whoever asked decides about the next one.
-            Some(_) if !record.seeker => {}
-            Some(_) => {
-                history.failures = history.failures.saturating_add(1);
-                history.rests_until = now + rest(history.failures).mul_f64(jitter);
-            }
+        let jitter = 1.0 + 0.25 * self.rng.unit();
+        if self.history_of(record.peer).note(now, &record, jitter) {
+            out.event(Event::Ended(Box::new(record)));
         }
-        if history.attempts.len() == HISTORY {
-            history.attempts.pop_front();
-        }
-        history.attempts.push_back(record.clone());
-        self.peers.insert(record.peer, history);
-        out.event(Event::Ended(Box::new(record)));
     }
 
-    fn of_peer(&self, peer: &NodeId) -> Option<(u128, bool)> {
-        let of_peer = |(id, a): (&u128, &Active)| {
-            (a.record.peer == *peer && a.record.outcome.is_none()).then_some((*id, a.record.seeker))
-        };
-        self.active.iter().find_map(of_peer)
+    fn history_of(&mut self, peer: NodeId) -> &mut History {
+        self.peers.get_or_insert_with(peer, History::default)
+    }
+
+    /// The attempts with `peer` that may still find something.
+    fn open(&self, peer: &NodeId) -> impl Iterator<Item = (u128, &Active)> {
+        let of_peer = move |a: &Active| a.record.peer == *peer && a.is_open();
+        self.active.iter().filter(move |(_, a)| of_peer(a)).map(|(id, a)| (*id, a))
     }
 
     /// The session with `peer` travels directly: whatever failed before is past.
     pub fn succeeded(&mut self, peer: &NodeId) {
         if let Some(history) = self.peers.get_mut(peer) {
-            history.failures = 0;
+            history.succeeded();
         }
     }
 
@@ -683,17 +421,14 @@ impl Rendezvous {
     pub fn own_changed(&mut self, now: Time) {
         self.afresh_at = now + AFRESH_EVERY;
         for (_, history) in self.peers.iter_mut() {
-            history.failures = 0;
-            history.rests_until = history.rests_until.min(now);
+            history.start_afresh(now);
         }
     }
 
     /// The addresses or the verdict of `peer` changed.
     pub fn member_changed(&mut self, now: Time, peer: NodeId) {
-        if let Some(history) = self.peers.get_mut(&peer).filter(|history| now >= history.afresh_at) {
-            history.failures = 0;
-            history.rests_until = history.rests_until.min(now);
-            history.afresh_at = now + AFRESH_EVERY;
+        if let Some(history) = self.peers.get_mut(&peer) {
+            history.peer_changed(now);
         }
     }
 
@@ -712,34 +447,12 @@ impl Rendezvous {
     /// The attempt with `peer` that is under way.
     #[must_use]
     pub fn under_way(&self, peer: &NodeId) -> Option<&Attempt> {
-        let (id, _) = self.of_peer(peer)?;
-        self.active.get(&id).map(|active| &active.record)
+        self.open(peer).next().map(|(_, active)| &active.record)
     }
 
     /// Attempts remembered, and addresses counted, for bounds.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
-        (self.active.len(), self.spent.len())
+        (self.active.len(), self.budget.len())
     }
 }
-
-/// Counts a packet to `key`; false if there were `limit` already within [`ADDRESS_WINDOW`].
-fn spend<K: Ord + Clone>(spent: &mut BoundedMap<K, Spent>, now: Time, key: K, limit: u32) -> bool {
-    let known = spent.get(&key).copied().filter(|s| now.since(s.since) < ADDRESS_WINDOW);
-    let before = known.unwrap_or(Spent { count: 0, since: now });
-    let allowed = before.count < limit;
-    if allowed {
-        spent.insert(key, Spent { count: before.count + 1, ..before });
-    }
-    allowed
-}
-
-/// How long a pair rests after so many failures.
-fn rest(failures: u32) -> Duration {
-    // The longest list of plans has four.
-    let doublings = failures.saturating_sub(PLANS_IN_A_ROW);
-    if failures < PLANS_IN_A_ROW { NEXT_PLAN } else { (MIN_REST * (1 << doublings.min(10))).min(MAX_REST) }
-}
-
-/// Attempts made one after the other before a pair rests.
-const PLANS_IN_A_ROW: u32 = 3;

@@ -14,9 +14,9 @@
 //! **Who goes first matters.** A packet that reaches a NAT before anything went out to its sender is dropped by the
 //! filter, and some NATs remember it: Linux then gives the answer another port, and a cone looks symmetric
 //! in the very exchange that needs it. Fired together, first packets cross between the two NATs. Where one side
-//! is symmetric they cannot: its packets come from a port that nobody knows. So the cone sends one small
-//! *opener* to the symmetric side's known IP, which opens a filter that asks for IPs, and the symmetric side
-//! fires a little later. The opener itself arrives where no mapping is; it is expected to be lost.
+//! is symmetric they cannot: its packets come from a port that nobody knows. So the cone sends
+//! *openers* to the symmetric side's known IP, which open a filter that asks for IPs, and the symmetric side
+//! fires a little later. The openers themselves arrive where no mapping is; they are expected to be lost.
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -44,6 +44,10 @@ const SHOTS: [Duration; 6] = [
     Duration::from_millis(700),
     Duration::from_millis(1500),
 ];
+
+/// When openers are sent. As above, the first may be lost alone, and then nothing that follows from the symmetric side
+/// gets in; the third pays for a burst. It can spoil nothing: it goes to a port that no check comes from.
+const OPENERS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(4), Duration::from_millis(300)];
 
 /// How much later the symmetric side fires than the cone opens: the time that the opener needs to get out of the
 /// cone's network, generously, since both clocks of firing are only as good as round trips are even.
@@ -256,17 +260,31 @@ pub(super) fn schedule(
             }
         }
         Plan::SymmetricSide if own.is_symmetric() => later,
-        Plan::SymmetricSide => {
-            let openers = candidates.into_iter().filter(|a| a.is_ipv4() && scope(a.ip()) == Scope::Global);
-            return openers.zip(0..).map(|(to, n)| Shot { after: PACE * n, to }).collect();
-        }
+        Plan::SymmetricSide => return volleys(&one_per_ip(&candidates), Duration::ZERO, &OPENERS),
     };
-    let mut shots: Vec<Shot> = Vec::new();
-    for (to, n) in candidates.into_iter().zip(0..) {
-        shots.extend(SHOTS.iter().map(|shot| Shot { after: begin + PACE * n + *shot, to }));
-    }
+    volleys(&candidates, begin, &SHOTS)
+}
+
+/// The shots at each of `candidates`, paced, in the order of time.
+fn volleys(candidates: &[SocketAddr], begin: Duration, pattern: &[Duration]) -> Vec<Shot> {
+    let at_one = |(to, n): (&SocketAddr, u32)| {
+        let (to, begin) = (*to, begin + PACE * n);
+        pattern.iter().map(move |shot| Shot { after: begin + *shot, to })
+    };
+    let mut shots: Vec<Shot> = candidates.iter().zip(0..).flat_map(at_one).collect();
     shots.sort_by_key(|shot| shot.after);
     shots
+}
+
+/// One of the public IPv4 addresses of each host: which port an opener goes to makes no difference.
+fn one_per_ip(candidates: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for addr in candidates.iter().filter(|a| a.is_ipv4() && scope(a.ip()) == Scope::Global) {
+        if found.iter().all(|known| known.ip() != addr.ip()) {
+            found.push(*addr);
+        }
+    }
+    found
 }
 
 /// The candidates worth a check, best first.

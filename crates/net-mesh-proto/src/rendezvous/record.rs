@@ -1,15 +1,39 @@
 //! What was tried, and what came of it: the part of a rendezvous that outlives it.
 
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::AFRESH_EVERY;
 use super::plan::Plan;
 use super::wire::Decline;
 use crate::id::NodeId;
 use crate::time::Time;
+
+/// Attempts kept for each peer.
+pub const HISTORY: usize = 4;
+
+/// The first rest after all plans have failed. A mapping that was spoilt by a packet which came too early is
+/// remembered for up to the two minutes that mappings live (RFC 4787 REQ-5); to try sooner would find it
+/// spoilt still, and renew it.
+pub const MIN_REST: Duration = Duration::from_secs(130);
+
+/// The longest one. Rests are up to a quarter longer than they say, by chance, and never shorter.
+pub const MAX_REST: Duration = Duration::from_secs(600);
+
+/// Between two plans, and after the first mediator that did not help; that doubles with each further one.
+const NEXT_PLAN: Duration = Duration::from_millis(300);
+
+/// After a success, how long the same pair is not tried again: what was found is being proven meanwhile.
+const AFTER_SUCCESS: Duration = Duration::from_secs(10);
+
+/// Attempts made one after the other before a pair rests, at least. Where there are fewer plans they come round again,
+/// as the first may have failed by loss alone. After each rest all plans have their turn again, best first: what they
+/// spoilt for each other is forgotten.
+const IN_A_ROW: u32 = 3;
 
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,4 +128,123 @@ impl Attempt {
             Some(Outcome::Superseded) => String::from("Another attempt of the same pair took its place."),
         }
     }
+}
+
+/// What is known about a pair.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    attempts: VecDeque<Attempt>,
+    /// Plans that failed, since things last changed.
+    failed: u32,
+    /// Mediators that did not help, since a plan last failed.
+    refused: u32,
+    /// Attempts to make in a row.
+    row: u32,
+    rests_until: Time,
+    lonely: bool,
+    afresh_at: Time,
+}
+
+impl History {
+    /// The last attempts that are over, oldest first; at most [`HISTORY`].
+    pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
+        self.attempts.iter()
+    }
+
+    /// Whether nobody could introduce the two when it was last wanted.
+    #[must_use]
+    pub const fn is_lonely(&self) -> bool {
+        self.lonely
+    }
+
+    /// No attempt is made before.
+    #[must_use]
+    pub const fn rests_until(&self) -> Time {
+        self.rests_until
+    }
+
+    /// Whose turn it is: the next plan, and the next mediator, `None` being the session of the two. A plan that comes round again
+    /// meets another mediator than before.
+    pub(super) fn turn(
+        &mut self,
+        plans: &[Plan],
+        mediators: &[Option<NodeId>],
+    ) -> Option<(Plan, Option<NodeId>)> {
+        self.lonely = mediators.is_empty();
+        let count = u32::try_from(plans.len()).unwrap_or(u32::MAX);
+        self.row = count.max(IN_A_ROW);
+        let round = self.failed.checked_div(count)?;
+        let plan = *plans.get(at(self.failed, plans.len())?)?;
+        let turn = self.failed.wrapping_add(round).wrapping_add(self.refused);
+        let mediator = *mediators.get(at(turn, mediators.len())?)?;
+        Some((plan, mediator))
+    }
+
+    /// Notes what came of an attempt, and for how long the pair rests. Whether it is news, and not only a better
+    /// end of an attempt that is noted already. `jitter` is what the rest is multiplied with, at least 1.
+    pub(super) fn note(&mut self, now: Time, record: &Attempt, jitter: f64) -> bool {
+        if let Some(known) = self.attempts.iter_mut().find(|a| a.id == record.id) {
+            known.clone_from(record);
+            return false;
+        }
+        match record.outcome {
+            // Unless the session moves there, it was one failure more.
+            Some(Outcome::Found { .. }) => {
+                self.rests_until = now + self.failed_once_more().max(AFTER_SUCCESS).mul_f64(jitter);
+            }
+            Some(Outcome::Superseded) | None => {}
+            // Whoever asked decides about the next one.
+            Some(_) if !record.seeker => {}
+            Some(Outcome::TimedOut) => {
+                self.rests_until = now + self.failed_once_more().mul_f64(jitter);
+            }
+            Some(Outcome::Declined(_) | Outcome::Unanswered) => {
+                self.rests_until = now + doubled(NEXT_PLAN, self.refused).mul_f64(jitter);
+                self.refused = self.refused.saturating_add(1);
+            }
+        }
+        if self.attempts.len() == HISTORY {
+            self.attempts.pop_front();
+        }
+        self.attempts.push_back(record.clone());
+        true
+    }
+
+    /// Counts a plan that did not help; returns how long to rest for it.
+    fn failed_once_more(&mut self) -> Duration {
+        (self.failed, self.refused) = (self.failed.saturating_add(1), 0);
+        match (self.failed.checked_div(self.row), self.failed.checked_rem(self.row)) {
+            (Some(rounds), Some(0)) => doubled(MIN_REST, rounds.saturating_sub(1)),
+            _ => NEXT_PLAN,
+        }
+    }
+
+    /// Whatever failed before is past.
+    pub(super) fn succeeded(&mut self) {
+        (self.failed, self.refused) = (0, 0);
+    }
+
+    /// Something changed, so what failed may work now.
+    pub(super) fn start_afresh(&mut self, now: Time) {
+        self.succeeded();
+        self.rests_until = self.rests_until.min(now);
+    }
+
+    /// The peer says that something changed with it; believed every now and then.
+    pub(super) fn peer_changed(&mut self, now: Time) {
+        if now >= self.afresh_at {
+            self.afresh_at = now + AFRESH_EVERY;
+            self.start_afresh(now);
+        }
+    }
+}
+
+/// `turn` as an index into a list of `length`; `None` if that is empty.
+fn at(turn: u32, length: usize) -> Option<usize> {
+    usize::try_from(turn).unwrap_or(usize::MAX).checked_rem(length)
+}
+
+/// `rest` after `times` doublings, and no longer than [`MAX_REST`].
+fn doubled(rest: Duration, times: u32) -> Duration {
+    (rest * (1 << times.min(11))).min(MAX_REST)
 }

@@ -1,5 +1,11 @@
 //! What a rendezvous promises: machines with NATs between them, in virtual time.
 
+mod lies;
+mod machine;
+mod matrix;
+mod model;
+mod plans;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -340,7 +346,7 @@ fn a_cone_opens_before_the_symmetric_side_fires() {
         assert!(fired >= opened + millis(20));
         let to_old_port = world.hosts[symmetric].external;
         let openers = world.hosts[cone].shots.iter().filter(|(_, to)| *to == to_old_port).count();
-        assert_eq!(openers, 1);
+        assert!((1..=3).contains(&openers));
     }
 }
 
@@ -379,7 +385,8 @@ fn a_failed_attempt_is_followed_by_another_plan_and_then_by_rests_that_double() 
     assert!(world.ended(0).iter().all(|(_, outcome)| *outcome == Outcome::TimedOut));
     let gaps: Vec<f64> = began.windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect();
     assert!(gaps[..2].iter().all(|gap| *gap < 5.0), "{gaps:?}");
-    assert!(gaps[2] > 90.0 && gaps[3] > 1.3 * gaps[2] * 0.75, "{gaps:?}");
+    assert!(gaps[2] > 130.0 && gaps[3..5].iter().all(|gap| *gap < 5.0), "{gaps:?}");
+    assert!(gaps[5] > 1.5 * gaps[2], "{gaps:?}");
     assert!(gaps.iter().all(|gap| *gap < 1.3 * MAX_REST.as_secs_f64() + 5.0));
 }
 
