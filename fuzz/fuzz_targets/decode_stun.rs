@@ -16,7 +16,12 @@ fuzz_target!(|bytes: &[u8]| {
             if !request.has_fingerprint || !request.unknown_required.is_empty() {
                 return;
             }
-            stun::binding_request(request.txid, request.probe)
+            match (request.check, request.probe) {
+                (None, probe) => stun::binding_request(request.txid, probe),
+                (Some(name), None) => stun::check_request(request.txid, name, &[3; 32]),
+                // Nobody sends both.
+                (Some(_), Some(_)) => return,
+            }
         }
         Message::BindingResponse { txid, mapped } => stun::binding_response(*txid, *mapped, true),
         Message::ProbeIndication(probe) => stun::probe_indication(7, *probe),
