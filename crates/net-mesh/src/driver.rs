@@ -224,7 +224,7 @@ impl Driver {
                     self.shared.socket.accept(link.slot, route);
                 }
             }
-            Output::SetRoute { conn, route } => {
+            Output::SetRoute { conn, route, .. } => {
                 if let Some(link) = self.links.get(&conn) {
                     self.shared.socket.set_route(link.slot, route);
                 }
@@ -288,6 +288,14 @@ impl Driver {
                     tracing::debug!(peer = ?peer.map(|p| p.short()), ?addrs, ?failure, "peer not reached");
                 }
             }
+            Event::Health { peer, route, health, evidence } => tracing::info!(
+                peer = %peer.short(), name = self.name(&peer), %route, %health, cause = %evidence.cause,
+                silent_ms = evidence.silent.as_millis(), unanswered = evidence.unanswered, loss_permille = evidence.loss,
+                rtt_ms = evidence.rtt.map(|rtt| rtt.as_millis()), "health"
+            ),
+            Event::Issue { peer, issue } => tracing::warn!(
+                peer = %peer.short(), name = self.name(&peer), %issue, "the network to a peer is at fault"
+            ),
             Event::Silent => tracing::warn!(
                 "nothing has come back over UDP: a firewall drops it, or nobody runs at the addresses to start from"
             ),

@@ -4,6 +4,11 @@
 //! that only the two ends of a session know. A pong that is genuine proves a way in both directions; neither a
 //! mediator nor a relay can make one. Who asks when is the business of [`path`](crate::path).
 
+pub mod health;
+pub mod traffic;
 pub mod wire;
+
+pub use health::{Cause, Evidence, Health, Issue};
+pub use traffic::{Traffic, Waiting};
 
 pub use wire::{Frame, Kind, SessionKey};

@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use crate::drops::DropReason;
 use crate::id::{ChannelId, MeshId, NodeId};
+use crate::liveness::{Evidence, Health, Issue, Traffic};
 use crate::nat::Verdict;
 use crate::outbox::{SocketId, Transmit};
 use crate::relay;
@@ -87,7 +88,8 @@ pub enum Input<'a> {
         /// The whole frame.
         bytes: &'a [u8],
     },
-    /// The network as it is now: sent at start, and after every change.
+    /// The network as it is now: sent at start, and after every change, also one of the default route alone or a
+    /// sleep of the host, after which nothing here may look different.
     Network {
         /// The addresses of the host's interfaces.
         ips: Vec<IpAddr>,
@@ -153,8 +155,41 @@ pub enum Input<'a> {
         /// Whether the application used it since the last time.
         active: bool,
     },
+    /// What has passed over a route of a connection so far. Told soon after it has changed (10 ms are soon), and
+    /// always before a timeout is handled.
+    Traffic {
+        /// Which connection.
+        conn: ConnId,
+        /// Which route.
+        route: Route,
+        /// The counts.
+        traffic: Traffic,
+    },
+    /// The socket did not do what [`Output::Accept`] or [`Output::SetRoute`] said: the route is another peer's.
+    RouteRefused {
+        /// Which connection.
+        conn: ConnId,
+        /// Which route.
+        route: Route,
+    },
+    /// The system refused to send a frame over `route`.
+    SendFailed {
+        /// Which way.
+        route: Route,
+    },
     /// The application or the operator wants something.
     Command(Command),
+}
+
+/// How a connection changes its route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Switch {
+    /// It does not: only what is sent on a second one changes.
+    Keep,
+    /// The route before works as well, this one is better.
+    Planned,
+    /// What was sent lately may be lost: it is sent again, as it was. Also where the route is the same as before.
+    Urgent,
 }
 
 /// A wish of the application or the operator.
@@ -218,13 +253,17 @@ pub enum Output {
         /// Over which way.
         route: Route,
     },
-    /// Send this connection's packets over `route` from now on; packets that arrive over it belong to the
-    /// connection too.
+    /// Send this connection's packets over `route` from now on, and a copy of each over `also`; packets that arrive
+    /// over either belong to the connection too.
     SetRoute {
         /// Which connection.
         conn: ConnId,
         /// Over which way.
         route: Route,
+        /// Over which way besides.
+        also: Option<Route>,
+        /// What becomes of what was sent before.
+        switch: Switch,
     },
     /// Send a frame of the mesh's own.
     Frame {
@@ -282,6 +321,24 @@ pub enum Event {
         /// The members that relay, in order from here, as far as they are known: who ends a circuit knows its
         /// last hop only.
         via: Vec<NodeId>,
+    },
+    /// A route to `peer` changed its health.
+    Health {
+        /// To whom.
+        peer: NodeId,
+        /// Which way.
+        route: Route,
+        /// What it is now.
+        health: Health,
+        /// Why.
+        evidence: Evidence,
+    },
+    /// The network between this node and `peer` has a fault with a name; told once in a session.
+    Issue {
+        /// To whom.
+        peer: NodeId,
+        /// Which.
+        issue: Issue,
     },
     /// This node introduced two others.
     Introduced {

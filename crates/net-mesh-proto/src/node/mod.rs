@@ -75,7 +75,7 @@ mod why;
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
+pub use io::{Command, Config, ConnId, DialFailure, DialId, Direction, Event, Input, Output, Switch};
 pub use query::{MemberView, Sizes};
 pub use silence::Udp;
 pub use why::Why;
@@ -191,6 +191,7 @@ impl Node {
             Input::Closed { conn } => self.handle_closed(now, conn),
             Input::Link { conn, rtt, active } => self.handle_link(now, conn, rtt, active),
             Input::Frame { route, bytes } => self.handle_frame(now, route, bytes),
+            Input::Traffic { .. } | Input::RouteRefused { .. } | Input::SendFailed { .. } => {}
             Input::Command(command) => self.handle_command(now, command),
         }
         self.drain(now);

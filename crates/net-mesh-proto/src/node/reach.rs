@@ -13,7 +13,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::control::Control;
-use super::{ConnId, DialFailure, DialId, Event, Node, Output};
+use super::{ConnId, DialFailure, DialId, Event, Node, Output, Switch};
 use crate::bounded::BoundedMap;
 use crate::drops::DropCounts;
 use crate::id::NodeId;
@@ -505,7 +505,7 @@ impl Node {
             path::Event::Accept { conn, route, .. } => self.outputs.push_back(Output::Accept { conn, route }),
             path::Event::Moved { peer, conn, route, .. } => {
                 self.reach.stranded.remove(&peer);
-                self.outputs.push_back(Output::SetRoute { conn, route });
+                self.outputs.push_back(Output::SetRoute { conn, route, also: None, switch: Switch::Planned });
                 self.arbiter.set_route(conn, route);
                 self.moved(now, peer, route);
             }

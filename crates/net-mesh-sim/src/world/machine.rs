@@ -255,7 +255,7 @@ impl Machine {
                     live.accept(route);
                 }
             }
-            Output::SetRoute { conn, route } => self.set_route(net, now, conn, route),
+            Output::SetRoute { conn, route, .. } => self.set_route(net, now, conn, route),
             Output::Frame { route, bytes } => self.send_over(net, now, route, bytes),
             Output::Label(change) => {
                 for early in self.labels.apply(now, change, &mut self.drops) {

@@ -1,5 +1,5 @@
 use net_mesh_proto::drops::DropReason;
-use net_mesh_proto::node::{DialId, Output};
+use net_mesh_proto::node::{DialId, Output, Switch};
 use net_mesh_proto::relay::Change;
 use net_mesh_proto::route::CircuitId;
 
@@ -75,7 +75,11 @@ fn packets_of_a_connection_are_dropped_unless_they_come_over_an_accepted_route()
     let (before, to_b) = (world.drops(b).of(DropReason::UnknownSource), world.address(b).unwrap());
     let peer = world.id(b).unwrap();
     let conn = world.node(a).unwrap().sessions().find(|s| s.peer == peer).unwrap().conn;
-    act(&mut world, a, Output::SetRoute { conn, route: Route::Direct(to_b) });
+    act(
+        &mut world,
+        a,
+        Output::SetRoute { conn, route: Route::Direct(to_b), also: None, switch: Switch::Planned },
+    );
     world.publish(a, b, 1);
     world.run_for(secs(3));
     assert!(!world.all_delivered(), "{to_b} was told nothing of this route");
