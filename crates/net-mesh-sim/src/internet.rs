@@ -259,16 +259,30 @@ impl Internet {
         self.trace.diagram(limit, |host| self.name(host).to_owned())
     }
 
-    /// Sends a datagram from the socket bound at `local`. What becomes of it shows in the trace only, as in
-    /// life.
-    pub fn send(&mut self, now: Time, host: HostId, local: SocketAddr, dst: SocketAddr, payload: Vec<u8>) {
+    /// Sends a datagram from the socket bound at `local`. False where the host refuses at once, having no way to
+    /// send it; what becomes of it later shows in the trace only, as in life.
+    pub fn send(
+        &mut self,
+        now: Time,
+        host: HostId,
+        local: SocketAddr,
+        dst: SocketAddr,
+        payload: Vec<u8>,
+    ) -> bool {
         self.trace.sent();
         let (local, dst) = (plain(local), plain(dst));
         let mut packet = Packet { sent: now, sender: host, src: local, dst, payload };
         let Some(src) = self.topology.host(host).source(local, dst) else {
-            return self.lose(now, &packet, Lost::NoSource);
+            self.lose(now, &packet, Lost::NoSource);
+            return false;
         };
         packet.src = src;
+        self.send_from(now, host, packet);
+        true
+    }
+
+    fn send_from(&mut self, now: Time, host: HostId, packet: Packet) {
+        let dst = packet.dst;
         if dst.ip().is_loopback() {
             return self.schedule(now + LAN_DELAY, Stage::Arriving(host), packet);
         }

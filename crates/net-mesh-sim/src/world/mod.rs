@@ -23,6 +23,7 @@ mod handshake;
 mod labels;
 mod machine;
 mod packet;
+mod traffic;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
