@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use net_mesh_proto::id::NodeId;
 
+use super::congestion::Congestion;
 use super::tls;
 use crate::identity::Identity;
 
@@ -70,7 +71,7 @@ pub(super) fn endpoint(identity: &Identity, seed: Option<[u8; 32]>) -> EndpointC
     config
 }
 
-fn transport() -> Arc<TransportConfig> {
+fn transport(congestion: &Congestion) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_MTU);
@@ -89,7 +90,8 @@ fn transport() -> Arc<TransportConfig> {
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .allow_spin(false);
+        .allow_spin(false)
+        .congestion_controller_factory(congestion.factory());
     Arc::new(config)
 }
 
@@ -97,7 +99,7 @@ pub(super) fn server(identity: &Identity) -> Result<quinn::ServerConfig, SetupEr
     let tls = QuicServerConfig::try_from(tls::server(identity).map_err(setup)?).map_err(setup)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(transport())
+        .transport_config(transport(&Congestion::default()))
         // Virtual addresses never change; what is below them is not QUIC's business.
         .migration(false)
         .max_incoming(1024)
@@ -106,9 +108,23 @@ pub(super) fn server(identity: &Identity) -> Result<quinn::ServerConfig, SetupEr
     Ok(config)
 }
 
-pub(super) fn client(identity: &Identity, peer: Option<NodeId>) -> Result<quinn::ClientConfig, SetupError> {
+/// The same for one connection, whose congestion control listens to `congestion`.
+pub(super) fn for_connection(
+    config: &quinn::ServerConfig,
+    congestion: &Congestion,
+) -> Arc<quinn::ServerConfig> {
+    let mut config = config.clone();
+    config.transport_config(transport(congestion));
+    Arc::new(config)
+}
+
+pub(super) fn client(
+    identity: &Identity,
+    peer: Option<NodeId>,
+    congestion: &Congestion,
+) -> Result<quinn::ClientConfig, SetupError> {
     let tls = QuicClientConfig::try_from(tls::client(identity, peer).map_err(setup)?).map_err(setup)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(transport());
+    config.transport_config(transport(congestion));
     Ok(config)
 }

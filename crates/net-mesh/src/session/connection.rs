@@ -11,6 +11,7 @@ use net_mesh_proto::route::Route;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::mpsc;
 
+use super::congestion::Congestion;
 use super::{close, control, stream};
 use crate::driver::Signal;
 use crate::socket::slots::SlotId;
@@ -51,6 +52,7 @@ pub(crate) struct Link {
     /// The route on which it was set up.
     pub(crate) route: Route,
     pub(crate) connection: Connection,
+    congestion: Congestion,
     control: mpsc::Sender<Vec<u8>>,
     outgoing: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
     /// This side closed it, because it was not needed.
@@ -67,7 +69,7 @@ impl Link {
         peer: NodeId,
         slot: SlotId,
         route: Route,
-        connection: Connection,
+        (connection, congestion): (Connection, Congestion),
     ) -> Arc<Self> {
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         Arc::new(Self {
@@ -76,6 +78,7 @@ impl Link {
             slot,
             route,
             connection,
+            congestion,
             control,
             outgoing: Mutex::new(Some(queue)),
             unused: AtomicBool::new(false),
@@ -144,10 +147,12 @@ impl Link {
         }
     }
 
-    /// The connection travels over `route` from now on: QUIC is made to send something at once, so that both sides notice
-    /// what arrived.
-    pub(crate) fn switched(&self, _route: Route, switch: Switch) {
+    /// The connection travels over `route` from now on, in place of `before`: its congestion control follows, and QUIC
+    /// is made to send something at once, so that both sides notice what arrived.
+    pub(crate) fn switched(&self, before: Route, route: Route, switch: Switch) {
         if switch != Switch::Keep {
+            let better = before.circuit().is_some() && route.direct().is_some();
+            self.congestion.switch(route, better && switch == Switch::Planned);
             let _ = self.connection.send_datagram(Bytes::from_static(&[KICK]));
         }
     }

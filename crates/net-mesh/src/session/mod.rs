@@ -6,6 +6,7 @@
 //! Streams begin with a byte that says what they are for ([`stream`]).
 
 mod config;
+mod congestion;
 mod connection;
 #[cfg(test)]
 mod connection_tests;
@@ -32,6 +33,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 pub use config::SetupError;
 pub(crate) use config::connection_ids;
 pub(crate) use connection::{Link, Served, Services};
+
+use congestion::Congestion;
 
 use crate::driver::Signal;
 use crate::identity::{Identity, node_of};
@@ -74,6 +77,8 @@ pub(crate) mod close {
 pub(crate) struct Sessions {
     me: NodeId,
     identity: Identity,
+    /// What incoming connections are set up with.
+    server: quinn::ServerConfig,
     endpoint: Endpoint,
     socket: Arc<MeshSocket>,
     signals: mpsc::Sender<Signal>,
@@ -91,9 +96,10 @@ impl Sessions {
         signals: mpsc::Sender<Signal>,
         services: Arc<dyn Services>,
     ) -> Result<Arc<Self>, crate::StartError> {
+        let server = config::server(&identity)?;
         let endpoint = Endpoint::new_with_abstract_socket(
             config::endpoint(&identity, seed),
-            Some(config::server(&identity)?),
+            Some(server.clone()),
             Arc::clone(&socket) as _,
             Arc::new(TokioRuntime),
         )
@@ -101,6 +107,7 @@ impl Sessions {
         let sessions = Arc::new(Self {
             me: identity.node_id(),
             identity,
+            server,
             endpoint,
             socket,
             signals,
@@ -138,9 +145,13 @@ impl Sessions {
     }
 
     async fn answer(&self, incoming: Incoming, slot: SlotId) {
-        let connected = async { incoming.accept()?.await };
+        let congestion = Congestion::default();
+        let config = config::for_connection(&self.server, &congestion);
+        let connected = async { incoming.accept_with(config)?.await };
         match timeout(HANDSHAKE_TIMEOUT, connected).await {
-            Ok(Ok(connection)) => self.established(connection, slot, Direction::Incoming, None).await,
+            Ok(Ok(connection)) => {
+                self.established((connection, congestion), slot, Direction::Incoming, None).await;
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "handshake of a stranger failed");
                 self.socket.slots().release(slot);
@@ -193,13 +204,14 @@ impl Sessions {
         peer: Option<NodeId>,
         slot: SlotId,
         deadline: Instant,
-    ) -> Result<Connection, DialFailure> {
-        let config = config::client(&self.identity, peer).map_err(|_| DialFailure::Unusable)?;
+    ) -> Result<(Connection, Congestion), DialFailure> {
+        let congestion = Congestion::default();
+        let config = config::client(&self.identity, peer, &congestion).map_err(|_| DialFailure::Unusable)?;
         // The name is never sent nor checked; QUIC's interface wants one.
         let connecting =
             self.endpoint.connect_with(config, slot.addr(), "mesh").map_err(|_| DialFailure::Unusable)?;
         match timeout_at(deadline, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => Ok((connection, congestion)),
             Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(DialFailure::Timeout),
             Ok(Err(error)) => {
                 tracing::debug!(?peer, %error, "handshake failed");
@@ -210,7 +222,7 @@ impl Sessions {
 
     async fn established(
         &self,
-        connection: Connection,
+        (connection, congestion): (Connection, Congestion),
         slot: SlotId,
         direction: Direction,
         dial: Option<DialId>,
@@ -228,7 +240,8 @@ impl Sessions {
             return;
         };
         let id = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
-        let link = Link::new(id, peer, slot, route, connection.clone());
+        congestion.begin(route);
+        let link = Link::new(id, peer, slot, route, (connection.clone(), congestion));
         let rtt = connection.rtt();
         let connected = Signal::Connected { link: Arc::clone(&link), direction, dial, route, rtt };
         if self.signals.send(connected).await.is_err() {
