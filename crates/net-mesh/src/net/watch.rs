@@ -3,8 +3,8 @@
 //! A [`Network`] tells each [`Change`] as it sees it. They come in bursts: a new address brings its routes, a
 //! container its interfaces. So the node is told once for what happened within [`GATHER`], and:
 //!
-//! - an address of a family in use, a default route, or a sleep: at once, eight times in a row, and once a second
-//!   from then on ([`URGENT`], [`EVERY`]);
+//! - an address of a family in use, a default route, a sleep, or what may be any of these: at once, eight times in
+//!   a row, and once a second from then on ([`URGENT`], [`EVERY`]);
 //! - anything else: once a second at most, the first time at once.
 //!
 //! Whatever goes on, the node hears of a change within about a second. Where nothing tells of changes, the driver
@@ -57,7 +57,7 @@ pub enum Change {
     Slept,
     /// There was more to tell than was heard.
     Missed,
-    /// Something, and it is not known what.
+    /// Something, and it is not known what: it may be any of these.
     Unknown,
 }
 
@@ -188,8 +188,8 @@ impl Pace {
 
 const fn is_urgent(change: &Change) -> bool {
     match change {
-        Change::Address { .. } | Change::DefaultRoute { .. } | Change::Slept => true,
-        Change::Link | Change::Route | Change::Missed | Change::Unknown => false,
+        Change::Address { .. } | Change::DefaultRoute { .. } | Change::Slept | Change::Unknown => true,
+        Change::Link | Change::Route | Change::Missed => false,
     }
 }
 

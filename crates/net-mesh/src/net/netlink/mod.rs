@@ -7,7 +7,7 @@
 //! What is not one: an interface without an address that can be used, which is what containers come and go with;
 //! link-local and loopback addresses; routes to single hosts, and those the kernel derives from an address.
 //!
-//! Why not the crate `netwatch`, which serves other systems: it waits until 250 ms pass without any message, so
+//! Why not the crate `netwatch` (0.20): it waits until 250 ms pass without any message, so
 //! a host whose interfaces flap stays deaf, and compares only states before and after, in which another gateway
 //! behind the same interface, or the same address in another network, are not to be seen.
 //!
@@ -154,14 +154,23 @@ impl Known {
         if self.addrs.len() >= MAX_KNOWN {
             self.addrs.clear();
         }
-        let news = if usable { self.addrs.insert((index, ip)) } else { self.addrs.remove(&(index, ip)) };
+        let news = if usable {
+            self.addrs.insert((index, ip))
+        } else {
+            self.routes_may_have_gone();
+            self.addrs.remove(&(index, ip))
+        };
         news.then_some(Change::Address { v6: ip.is_ipv6() })
+    }
+
+    /// The kernel takes IPv4 routes along with their interface or address, and does not say so.
+    fn routes_may_have_gone(&mut self) {
+        self.defaults.clear();
     }
 
     fn link(&mut self, index: u32, running: bool) -> Option<Change> {
         if !running {
-            // The kernel takes IPv4 routes along with their interface, and does not say so.
-            self.defaults.clear();
+            self.routes_may_have_gone();
         }
         if self.links.len() >= MAX_KNOWN {
             self.links.clear();

@@ -163,6 +163,7 @@ fn a_default_route_said_again_is_no_news_unless_it_may_have_gone() {
     assert_eq!(changes(&[route(NEW_ROUTE), route(NEW_ROUTE)]), [V4_DEFAULT]);
     assert_eq!(changes(&[route(NEW_ROUTE), route(DEL_ROUTE), route(NEW_ROUTE)]), [V4_DEFAULT; 3]);
     assert_eq!(changes(&[route(NEW_ROUTE), link(NO_CARRIER), route(NEW_ROUTE)]), [V4_DEFAULT; 2]);
+    assert_eq!(changes(&[route(NEW_ROUTE), address(DEL_ADDR, HERE), route(NEW_ROUTE)]), [V4_DEFAULT; 2]);
 }
 
 #[test]
