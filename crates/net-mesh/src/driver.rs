@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::mesh::Shared;
-use crate::net::Network;
+use crate::net::{self, Network, Watch};
 use crate::session::{Link, Sessions};
 use crate::side::SideSocket;
 use crate::socket::Datagram;
@@ -32,7 +32,7 @@ use crate::why::AttemptInfo;
 /// messages becomes back-pressure on that peer.
 pub(crate) const SIGNALS: usize = 1024;
 
-/// How often connections are looked at and the host's addresses compared.
+/// How often connections are looked at, and the host's addresses compared where nothing tells of changes.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Signals and datagrams taken in one turn of the loop, each.
@@ -113,6 +113,9 @@ impl Driver {
     /// Runs until every handle to the mesh is gone or the mesh is shut down.
     pub(crate) async fn run(mut self) {
         self.open_other_port();
+        // Before the first look, so that nothing happens between the two.
+        let used = [false, true].map(|v6| self.shared.socket.port(v6).is_some());
+        let mut watch = Watch::new(&*self.network, used);
         self.network_changed();
         self.drain();
         let mut tick = tokio::time::interval(TICK);
@@ -139,7 +142,13 @@ impl Driver {
                 () = wake => {}
                 () = sample => self.sample(),
                 () = socket.traffic(), if sample_at.is_none() => self.sample_at = Some(self.sampled + SAMPLE),
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => {
+                    self.tick();
+                    if !watch.is_told() {
+                        self.compare_ips();
+                    }
+                }
+                kinds = watch.changed() => self.network_told(&kinds),
                 () = subscriptions.subscriptions.notified() => {
                     let channels = self.shared.hub.subscribed();
                     self.handle(Input::Command(Command::Subscriptions(channels)));
@@ -432,6 +441,17 @@ impl Driver {
                 active: link.take_activity(),
             });
         }
+    }
+
+    /// The network told of changes. The node hears of them also where all addresses are what they were.
+    fn network_told(&mut self, kinds: &net::Kinds) {
+        let before = std::mem::take(&mut self.ips);
+        self.network_changed();
+        let readdressed = before != self.ips;
+        tracing::info!(what = net::words(kinds), readdressed, "the network changed");
+    }
+
+    fn compare_ips(&mut self) {
         if self.network.ips() != self.ips {
             tracing::info!("the host's addresses changed");
             self.network_changed();

@@ -219,7 +219,7 @@ fn address(device: &Device) -> IpAddr {
 }
 
 /// Runs `ip` of iproute2.
-pub(super) fn ip(place: &Place, arguments: &[&str]) -> String {
+pub(crate) fn ip(place: &Place, arguments: &[&str]) -> String {
     let mut command = Command::new(program("ip", "iproute2"));
     command.args(arguments);
     run(place, command).ok(&format!("ip {}", arguments.join(" ")))
