@@ -25,6 +25,7 @@ impl Node {
         if let Some(traversal) = &mut self.traversal {
             traversal.network_changed(now, &self.local);
         }
+        self.recheck_ways(now);
     }
 
     pub(super) fn dialer_connected(
