@@ -465,9 +465,7 @@ impl Machine {
     pub(super) fn poll_conn(&mut self, net: &mut Internet, now: Time, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let mut out = Vec::new();
-        if !conn.poll(now, &mut out) {
-            return self.forget(id);
-        }
+        conn.poll(now, &mut out);
         if let Some(next) = conn.poll_timeout()
             && conn.armed.is_none_or(|armed| armed > next || armed <= now)
         {
