@@ -7,7 +7,7 @@
 //! | from | to | when |
 //! |---|---|---|
 //! | healthy | suspect | [`MANY`] datagrams were sent, nothing came back, and answers take less time |
-//! | | | [`LATE_PROBES`] probes in a row are late, or one is and so is what should have followed other datagrams |
+//! | | | as many probes in a row are late as is suspicious at the measured loss ([`Odds::suspicious`]); what should have followed other datagrams counts as one |
 //! | | | probes are answered, but nothing arrived of what was sent between them |
 //! | | | answers take many times as long as they used to |
 //! | | | somebody else says so ([`Detector::doubt`]) |
@@ -37,10 +37,7 @@ pub const MANY: u64 = 8;
 /// with two; what is sent a minute later must not be taken to be a minute late.
 pub const FEW: u64 = 3;
 
-/// Probes that must be late. One is lost too easily.
-pub const LATE_PROBES: usize = 2;
-
-/// The same where the peer can be heard: only its answers do not come.
+/// Probes that must be late where the peer can be heard: only its answers do not come.
 pub const LATE_PROBES_HEARD: usize = 3;
 
 /// How long a way must be silent before it has failed. Wi-Fi and cellular links stall for one to three
@@ -62,8 +59,11 @@ pub const HOLD: Duration = Duration::from_secs(1);
 /// The same after many relapses.
 pub const HOLD_MOST: Duration = Duration::from_secs(60);
 
+/// A suspicion that an answer ends sooner than this was a hiccup, and is no relapse.
+const HICCUP: Duration = Duration::from_millis(500);
+
 /// A way that has been well for so long is forgiven its relapses.
-pub const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
 
 /// What is added to the patience with datagrams that need not be acknowledged at once (RFC 9000 §18.2).
 const ACK_DELAY: Duration = Duration::from_millis(25);
@@ -71,12 +71,12 @@ const ACK_DELAY: Duration = Duration::from_millis(25);
 /// Probes in flight that are remembered: at four a second on a way whose answers take seconds.
 const FLIGHT: usize = 16;
 
-/// What a way loses before it is lossy, and below what it is clean again, in parts of a thousand. A tenth makes
+/// What a way loses before it is lossy, and below what it is clean again, in parts of a thousand. An eighth makes
 /// QUIC's throughput collapse, a twentieth is what bad Wi-Fi does every day.
-pub const LOSSY: u16 = 100;
+pub const LOSSY: u16 = 125;
 
 /// See [`LOSSY`].
-pub const CLEAN: u16 = 40;
+pub const CLEAN: u16 = 50;
 
 /// Probes that must be known for a judgement of loss by them.
 pub const KNOWN_PROBES: u32 = 16;
@@ -90,6 +90,19 @@ pub enum Witness {
     Nobody,
     /// All others are silent as well.
     AllSilent,
+}
+
+/// What a detector is told when it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The end of the last time in which nobody was looking.
+    pub excuse: Time,
+    /// Who else can be heard.
+    pub witness: Witness,
+    /// Somebody else still doubts the way: it does not recover.
+    pub barred: bool,
+    /// Whether the peer's datagrams come this way: else that none comes means nothing.
+    pub expects: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -233,7 +246,7 @@ impl Detector {
     pub fn probed(&mut self, now: Time, nonce: u64, sent: u32) {
         if self.flight.len() == FLIGHT {
             self.flight.pop_front();
-            self.odds.note(false);
+            self.note_odds(false);
         }
         self.flight.push_back(Probe { nonce, at: now, sent, late: false });
         self.last_probe = Some(now);
@@ -248,7 +261,7 @@ impl Detector {
             self.flight.front().map(|probe| probe.nonce).filter(|earlier| *earlier <= nonce)
         {
             self.flight.pop_front();
-            self.odds.note(earlier == nonce);
+            self.note_odds(earlier == nonce);
         }
         let rtt = now - probe.at;
         self.rtt.sample(rtt);
@@ -258,9 +271,19 @@ impl Detector {
             self.out.note(now, probe.sent, received);
             self.hear_counts(now, sent);
         }
+        if self.health == Health::Suspect && self.good_since.is_none() && now >= self.since + HICCUP {
+            self.relapses = self.relapses.saturating_add(1);
+        }
         self.good += 1;
         self.good_since.get_or_insert(probe.at);
         Some(rtt)
+    }
+
+    /// An outage says nothing of what the way loses when it works.
+    fn note_odds(&mut self, answered: bool) {
+        if self.health == Health::Healthy {
+            self.odds.note(answered);
+        }
     }
 
     /// A genuine frame came from a peer that had sent `sent` datagrams.
@@ -291,16 +314,16 @@ impl Detector {
         (self.health == Health::Healthy).then(|| self.turn(now, Health::Suspect, cause))
     }
 
-    /// Looks at what is due. `excuse` is the end of the last time in which nobody was looking; while `barred`, somebody
-    /// else still doubts the way, and it does not recover. Returns the evidence if the health changed.
-    pub fn assess(&mut self, now: Time, excuse: Time, witness: Witness, barred: bool) -> Option<Evidence> {
+    /// Looks at what is due. Returns the evidence if the health changed.
+    pub fn assess(&mut self, now: Time, view: View) -> Option<Evidence> {
+        let View { excuse, witness, barred, expects } = view;
         self.note_late(now, excuse);
         match self.health {
             Health::Healthy => {
                 if self.relapses > 0 && self.recovered.is_none_or(|at| now >= at + FORGIVEN_AFTER) {
                     self.relapses = 0;
                 }
-                let cause = self.suspicion(now, excuse)?;
+                let cause = self.suspicion(now, excuse, expects)?;
                 Some(self.turn(now, Health::Suspect, cause))
             }
             Health::Suspect if self.has_failed(now, excuse, witness) => {
@@ -319,8 +342,10 @@ impl Detector {
             if probe.at.max(excuse) + patience <= now {
                 probe.late = true;
                 self.unanswered += 1;
-                if self.health != Health::Healthy {
-                    (self.good, self.good_since) = (0, None);
+                // One lost among several answered is what the way does when it works.
+                self.good = self.good.saturating_sub(1);
+                if self.good == 0 {
+                    self.good_since = None;
                 }
             }
         }
@@ -346,15 +371,15 @@ impl Detector {
         self.silence_at(excuse).is_some_and(|at| at <= now)
     }
 
-    fn suspicion(&mut self, now: Time, excuse: Time) -> Option<Cause> {
-        let silent = self.is_late(now, excuse);
+    fn suspicion(&self, now: Time, excuse: Time, expects: bool) -> Option<Cause> {
+        let silent = expects && self.is_late(now, excuse);
         if silent && self.traffic.waiting.is_some_and(|waiting| waiting.count >= MANY) {
             return Some(Cause::Silence);
         }
         let late = self.flight.iter().filter(|probe| probe.late).count();
         let heard = self.heard().is_some_and(|at| at + self.rtt.patience() > now);
-        let enough = if heard { LATE_PROBES_HEARD } else { LATE_PROBES };
-        if late >= enough || (late > 0 && silent) {
+        let enough = self.odds.suspicious().max(if heard { LATE_PROBES_HEARD } else { 0 });
+        if late > 0 && late + usize::from(silent) >= enough {
             return Some(Cause::Unanswered);
         }
         if self.out.is_nothing() || self.back.is_nothing() {
@@ -393,7 +418,6 @@ impl Detector {
     fn turn(&mut self, now: Time, health: Health, cause: Cause) -> Evidence {
         match health {
             Health::Suspect => {
-                self.relapses = self.relapses.saturating_add(1);
                 (self.good, self.good_since) = (0, None);
                 self.out.forgive();
                 self.back.forgive();
@@ -402,9 +426,8 @@ impl Detector {
                 self.recovered = Some(now);
                 (self.unanswered, self.good, self.good_since) = (0, 0, None);
                 self.flight.retain(|probe| !probe.late);
-                self.odds.clear();
             }
-            Health::Failed => {}
+            Health::Failed => self.relapses = self.relapses.saturating_add(1),
         }
         (self.health, self.cause, self.since) = (health, cause, now);
         Evidence {

@@ -11,12 +11,13 @@ use crate::time::Time;
 const ODDS: u32 = 32;
 
 /// Pieces of time that deliveries are counted in, and how many are looked at. What counts is the median of the pieces, so that
-/// a burst of loss, or an outage of a second or two, is not taken for the way's habit.
+/// a burst of loss, or an outage of a second or two, is not taken for the way's habit, and no more than the whole, so
+/// that packets which overtake a report are not.
 const PIECE: Duration = Duration::from_secs(1);
 const PIECES: usize = 8;
 
-/// Fewer packets than this in a piece, and fewer pieces than that, say nothing about a share of loss.
-const ENOUGH: (u32, usize) = (8, 4);
+/// Fewer packets than this in a piece, fewer pieces than that, and fewer packets in all, say nothing about a share of loss.
+const ENOUGH: (u32, usize, u64) = (8, 4, 80);
 
 /// Packets of which none arrived that are more than chance: at a loss of a fifth, eight in a row are lost once in
 /// 400 000 times.
@@ -61,6 +62,20 @@ impl Odds {
         }
         // At most 1000.
         (self.lost.count_ones() * 1000 / self.count) as u16
+    }
+
+    /// Probes in a row that must be late before a way is worth doubting: about once in a thousand times by chance, which
+    /// then costs a second of copies.
+    #[must_use]
+    pub const fn suspicious(&self) -> usize {
+        match self.loss() {
+            0..=35 if self.count >= ODDS / 2 => 2,
+            // What is not known yet may be bad.
+            0..=100 => 3,
+            101..=180 => 4,
+            181..=260 => 5,
+            _ => 6,
+        }
     }
 
     /// Probes in a row that must be lost before it cannot be chance: p^k <= 2e-8, which a busy way, probed four times a
@@ -137,19 +152,22 @@ impl Delivery {
     #[must_use]
     pub fn loss(&self, now: Time) -> Option<u16> {
         let number = now.since(Time::ZERO).as_millis() as u64 / PIECE.as_millis() as u64;
-        let (packets, pieces) = ENOUGH;
+        let (packets, pieces, in_all) = ENOUGH;
         let recent =
             self.pieces.iter().filter(|piece| piece.number + PIECES as u64 > number && piece.sent >= packets);
         let mut losses = [0u16; PIECES];
-        let mut count = 0;
+        let (mut count, mut all_sent, mut all_arrived) = (0, 0u64, 0u64);
         for (loss, piece) in losses.iter_mut().zip(recent) {
             let lost = u64::from(piece.sent.saturating_sub(piece.arrived));
             *loss = u16::try_from(lost * 1000 / u64::from(piece.sent)).unwrap_or(1000);
             count += 1;
+            (all_sent, all_arrived) =
+                (all_sent + u64::from(piece.sent), all_arrived + u64::from(piece.arrived));
         }
-        let known = losses.get_mut(..count).filter(|_| count >= pieces)?;
+        let known = losses.get_mut(..count).filter(|_| count >= pieces && all_sent >= in_all)?;
         known.sort_unstable();
-        known.get((count - 1) / 2).copied()
+        let whole = u16::try_from(all_sent.saturating_sub(all_arrived) * 1000 / all_sent).unwrap_or(1000);
+        known.get((count - 1) / 2).map(|median| (*median).min(whole))
     }
 }
 

@@ -15,7 +15,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use detector::{Detector, Witness};
+pub use detector::{Detector, View, Witness};
 pub use health::{Cause, Evidence, Health, Issue};
 pub use traffic::{Traffic, Waiting};
 

@@ -1,7 +1,7 @@
 //! What the detector promises.
 
 use super::traffic::Traffic;
-use super::{Detector, Health, Witness};
+use super::{Detector, Health, View, Witness};
 use crate::time::Time;
 
 fn ms(ms: u64) -> Time {
@@ -28,9 +28,10 @@ fn an_acknowledgement_that_nothing_followed_does_not_make_what_is_sent_later_lat
     // A minute later there is something to say again.
     traffic.sent(ms(62_500), 20);
     detector.count(ms(62_510), traffic);
-    assert_eq!(detector.assess(ms(62_510), ms(0), Witness::Others, false), None);
-    assert_eq!(detector.assess(ms(62_550), ms(0), Witness::Others, false), None);
-    let evidence = detector.assess(ms(62_600), ms(0), Witness::Others, false);
+    let view = View { excuse: ms(0), witness: Witness::Others, barred: false, expects: true };
+    assert_eq!(detector.assess(ms(62_510), view), None);
+    assert_eq!(detector.assess(ms(62_550), view), None);
+    let evidence = detector.assess(ms(62_600), view);
     assert_eq!(
         (evidence.map(|e| e.cause), detector.health()),
         (Some(super::Cause::Silence), Health::Suspect)

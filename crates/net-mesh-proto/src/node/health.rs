@@ -97,6 +97,11 @@ impl Node {
         }
     }
 
+    /// The application uses the session with `peer`.
+    pub(super) fn session_used(&mut self, now: Time, peer: NodeId) {
+        self.reach.paths.used(now, &peer, &mut self.reach.heard_paths);
+    }
+
     /// The socket did not give `route` to a connection.
     pub(super) fn route_refused(&mut self, now: Time, conn: ConnId, route: Route) {
         if let Some(peer) = self.arbiter.peer_of(conn) {

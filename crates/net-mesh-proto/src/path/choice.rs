@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::Event;
 use super::session::{Cx, Lines, Session};
 use super::way::{Standing, Way};
-use crate::liveness::detector::CLEAN;
+use crate::liveness::detector::{CLEAN, KNOWN_PROBES};
 use crate::liveness::{Cause, Health};
 use crate::node::Switch;
 use crate::route::Route;
@@ -22,12 +22,12 @@ const WORTHWHILE: Duration = Duration::from_millis(5);
 /// How long packets go two ways before a way that stays suspect is given up officially.
 const COPIES_FOR: Duration = Duration::from_secs(3);
 
+/// The same for a way that answers again, but not reliably.
+const WATCHED_FOR: Duration = Duration::from_secs(8);
+
 /// A peer that pings on a way it opened is heard there; for so long that counts for a circuit that is not proven
 /// from this side yet.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
-
-/// Probes that must be known of a way that is preferred for losing less.
-const KNOWN: u32 = 8;
 
 /// A direct way that another one replaces is remembered for so long.
 const REPLACED_FOR: Duration = Duration::from_secs(10);
@@ -80,7 +80,8 @@ impl Session {
             (Standing::Lossy, Standing::Good) => self.cleaner(now),
             (Standing::Failed, Standing::Good | Standing::Lossy | Standing::Stirring) => Some(route),
             (Standing::Stirring | Standing::Silent, Standing::Good) => {
-                let lasts = now.since(since) >= COPIES_FOR;
+                let patience = if current.standing() == Standing::Silent { COPIES_FOR } else { WATCHED_FOR };
+                let lasts = now.since(since) >= patience;
                 // Another straight way is as good in kind: there is nothing to wait for.
                 let straight = !relay && current.route.direct().is_some();
                 (straight || lasts).then_some(route)
@@ -130,13 +131,12 @@ impl Session {
     }
 
     /// A way that loses little, where the present one loses much.
-    fn cleaner(&self, _now: Time) -> Option<Route> {
+    fn cleaner(&self, now: Time) -> Option<Route> {
+        let present = self.current_way()?.detector.loss(now)?;
         let clean = |way: &&Way| {
             let (loss, known) = way.detector.odds();
-            way.standing() == Standing::Good
-                && loss <= CLEAN
-                && known >= KNOWN
-                && Some(way.route) != self.current
+            let less = loss <= CLEAN && 2 * loss < present && known >= KNOWN_PROBES;
+            way.standing() == Standing::Good && less && Some(way.route) != self.current
         };
         self.ways.iter().filter(clean).min_by_key(|way| (way.is_relay(), rtt(way))).map(|way| way.route)
     }
@@ -221,7 +221,8 @@ impl Session {
     /// When something changes because a suspicion lasts.
     pub(super) fn bench_at(&self, now: Time) -> Option<Time> {
         let way = self.current_way().filter(|way| way.health() == Health::Suspect)?;
-        Some(way.detector.reason().1 + COPIES_FOR).filter(|at| *at > now)
+        let since = way.detector.reason().1;
+        [since + COPIES_FOR, since + WATCHED_FOR].into_iter().find(|at| *at > now)
     }
 
     /// Everything is doubted: the host's network has changed.

@@ -389,6 +389,11 @@ impl Paths {
         self.with(now, peer, out, |session, cx| session.count(cx, route, traffic));
     }
 
+    /// The application uses the session with `peer`.
+    pub fn used(&mut self, now: Time, peer: &NodeId, out: &mut Outbox<Event>) {
+        self.with(now, peer, out, |session, _| session.used(now));
+    }
+
     /// The system refuses to send over `route`.
     pub fn send_failed(&mut self, now: Time, route: Route, out: &mut Outbox<Event>) {
         let users = self.sessions.iter().filter(|(_, s)| s.current == Some(route)).map(|(id, _)| *id);

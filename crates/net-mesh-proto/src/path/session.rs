@@ -9,7 +9,7 @@ use super::{DEAD_AFTER, Event, MAX_WAYS};
 use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::liveness::mapping::{Lifetimes, PAUSE};
-use crate::liveness::{Cause, Evidence, Frame, Health, Issue, Kind, SessionKey, Traffic, Witness};
+use crate::liveness::{Cause, Evidence, Frame, Health, Issue, Kind, SessionKey, Traffic, View, Witness};
 use crate::node::ConnId;
 use crate::outbox::Outbox;
 use crate::route::{CircuitId, Route};
@@ -18,7 +18,7 @@ use crate::time::{Deadline, Time};
 /// Traffic within this time makes a session busy: its way is probed as fast as it answers.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Traffic within this time keeps a second way ready. A path dies when it is used.
+/// A session that the application used within this time keeps a second way ready.
 const WARM: Duration = Duration::from_secs(30);
 
 /// A busy way is probed after so many datagrams sent, and no sooner: probes are then a few percent of what passes.
@@ -27,10 +27,10 @@ const PROBE_EVERY: u64 = 16;
 /// The shortest pause between the probes of a busy way.
 const PROBE_LEAST: Duration = Duration::from_millis(25);
 
-/// A busy way is probed at least this often, however little is sent.
+/// A busy way that the application uses is probed at least this often, however little is sent.
 const PROBE_MOST: Duration = Duration::from_millis(500);
 
-/// The same for a way that was busy within [`WARM`].
+/// The same for a way that is in use, and not just now.
 const WARM_PROBE: Duration = Duration::from_secs(5);
 
 /// How often the second way of a busy session is probed.
@@ -98,8 +98,9 @@ pub(super) struct Session {
     pub(super) ways: Vec<Way>,
     /// When a datagram of the session's passed last.
     busy: Option<Time>,
-    /// Since when it has been busy.
-    busy_since: Time,
+    /// When the application last used it, and since when it has.
+    used: Option<Time>,
+    used_since: Time,
     /// Datagrams sent since the last probe.
     packets: u64,
     /// When the peer last said that it doubts the way in use.
@@ -141,7 +142,8 @@ impl Session {
             window: Window::default(),
             ways: Vec::from([first]),
             busy: None,
-            busy_since: now,
+            used: None,
+            used_since: now,
             packets: 0,
             doubted: None,
             standby_asked: None,
@@ -181,7 +183,7 @@ impl Session {
 
     /// Whether a second way is to be kept ready.
     pub(super) fn is_warm(&self, now: Time) -> bool {
-        self.busy.is_some_and(|at| now.since(at) < WARM)
+        self.used.is_some_and(|at| now.since(at) < WARM)
     }
 
     /// Whether the way in use is not well, by this side's own evidence. A way that answers again is only watched: two
@@ -419,10 +421,15 @@ impl Session {
         if main == Some(route) {
             self.packets += sent;
         }
-        if !self.is_warm(now) {
-            self.busy_since = now;
-        }
         self.busy = Some(now);
+    }
+
+    /// The application uses the session.
+    pub(super) fn used(&mut self, now: Time) {
+        if !self.is_warm(now) {
+            self.used_since = now;
+        }
+        self.used = Some(now);
     }
 
     pub(super) fn doubt(&mut self, cx: &mut Cx<'_>, route: Route, cause: Cause) {
@@ -453,6 +460,7 @@ impl Session {
     fn assess(&mut self, cx: &mut Cx<'_>) {
         let barred = self.doubted.is_some_and(|at| cx.now.since(at) < DOUBT_LEASE);
         let mut turned = Vec::new();
+        let heard = self.ways.iter().filter_map(|way| way.detector.traffic().heard).max();
         for way in self.ways.iter_mut().filter(|way| way.is_proven()) {
             way.judge_loss(cx.now);
             let silent = way.detector.answered().unwrap_or(way.since);
@@ -466,7 +474,9 @@ impl Session {
             let expects_end = way.detector.reason().0 == Cause::MappingEnds
                 && way.seen.is_some_and(|(_, since)| since < way.detector.reason().1);
             let barred = (barred && Some(way.route) == self.current) || expects_end;
-            if let Some(evidence) = way.detector.assess(cx.now, cx.excuse, witness, barred) {
+            let expects = way.detector.traffic().heard >= heard;
+            let view = View { excuse: cx.excuse, witness, barred, expects };
+            if let Some(evidence) = way.detector.assess(cx.now, view) {
                 turned.push((way.route, way.health(), evidence));
             }
         }
@@ -543,12 +553,12 @@ impl Session {
         if way.detector.is_late(now, cx.excuse) && pressing.is_some_and(|since| last < since.max(cx.excuse)) {
             return now;
         }
-        if busy {
-            let pace = way.detector.rtt().smoothed().unwrap_or(PROBE_MOST).clamp(PROBE_LEAST, PROBE_MOST);
-            return last + if self.packets >= PROBE_EVERY { pace } else { PROBE_MOST };
+        if busy && self.packets >= PROBE_EVERY {
+            let pace = way.detector.rtt().smoothed().unwrap_or(PROBE_MOST);
+            return last + pace.clamp(PROBE_LEAST, PROBE_MOST);
         }
         if self.is_warm(now) {
-            return last + WARM_PROBE;
+            return last + if busy { PROBE_MOST } else { WARM_PROBE };
         }
         let pause = cx.lifetimes.keep_alive();
         if self.leads() {
@@ -580,7 +590,7 @@ impl Session {
             return None;
         }
         let again = if unwell { STANDBY_AGAIN.1 } else { STANDBY_AGAIN.0 };
-        let first = if unwell || self.leads() { Time::ZERO } else { self.busy_since + FOLLOWER_PATIENCE.1 };
+        let first = if unwell || self.leads() { Time::ZERO } else { self.used_since + FOLLOWER_PATIENCE.1 };
         Some(self.standby_asked.map_or(first, |at| first.max(at + again)))
     }
 

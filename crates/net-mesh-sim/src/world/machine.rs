@@ -372,6 +372,7 @@ impl Machine {
             if bytes.first() == Some(&RELAY) {
                 return self.drops.count(DropReason::MalformedFrame);
             }
+            self.tell_traffic(now);
             let frame = Input::Frame { route: Route::Direct(from), bytes };
             return self.tell(now, frame);
         };
@@ -395,6 +396,7 @@ impl Machine {
         match bytes.first().map(|first| DatagramKind::of(*first)) {
             Some(DatagramKind::Quic) => self.handle_quic(net, now, route, bytes),
             Some(DatagramKind::Frame) if bytes.first() != Some(&RELAY) => {
+                self.tell_traffic(now);
                 self.tell(now, Input::Frame { route, bytes });
             }
             _ => self.drops.count(DropReason::UnknownFirstByte),

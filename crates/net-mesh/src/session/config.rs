@@ -26,13 +26,6 @@ const MAX_MTU: u16 = 1343;
 /// (RFC 9002 §6.2.2) would cost a second; 100 ms costs a spurious repeat on paths above 300 ms.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
-/// A session is given up after this much silence.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A silent session says something this often. It must come twice within [`IDLE_TIMEOUT`], and within
-/// the 30 s after which the most impatient home NATs forget a mapping.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
 /// Unread data of one stream, in bytes. Twice the bandwidth-delay product of 100 Mbit/s at 160 ms.
 const STREAM_WINDOW: u32 = 4 << 20;
 
@@ -86,8 +79,9 @@ fn transport() -> Arc<TransportConfig> {
         .initial_mtu(MIN_MTU)
         .min_mtu(MIN_MTU)
         .mtu_discovery_config(Some(mtu))
-        .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        // Whether the peer is there is watched below QUIC, route by route; a session outlives all of them.
+        .max_idle_timeout(None)
+        .keep_alive_interval(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(SESSION_WINDOW))
         .send_window(SEND_WINDOW)

@@ -3,29 +3,26 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use net_mesh_proto::id::NodeId;
-use net_mesh_proto::node::ConnId;
+use net_mesh_proto::node::{ConnId, Switch};
 use net_mesh_proto::route::Route;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
-use super::{KEEP_ALIVE, close, control, stream};
+use super::{close, control, stream};
 use crate::driver::Signal;
 use crate::socket::slots::SlotId;
 
 /// Control messages that may wait for one peer. A peer that leaves this many unread has stopped.
 const CONTROL_QUEUE: usize = 1024;
 
+/// A datagram that begins with this byte says nothing: it makes QUIC send and acknowledge.
+const KICK: u8 = 0x00;
+
 /// Datagrams of the application's begin with this byte; the rest are the mesh's own.
 const APPLICATION_DATAGRAM: u8 = 0x01;
-
-/// Silence past the keep-alive after which a session is suspect: the keep-alive and its repetitions
-/// would have been answered.
-const SUSPECT_AFTER: Duration = Duration::from_secs(KEEP_ALIVE.as_secs() + 3);
 
 /// A stream that is being served, until it ends.
 pub(crate) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -56,20 +53,12 @@ pub(crate) struct Link {
     pub(crate) connection: Connection,
     control: mpsc::Sender<Vec<u8>>,
     outgoing: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
-    life: Mutex<Life>,
     /// This side closed it, because it was not needed.
     unused: AtomicBool,
     /// The application used it since someone last asked.
     active: AtomicBool,
     /// The application has, or had, a stream of its own on it.
     pinned: AtomicBool,
-}
-
-/// The last authenticated sign of the peer.
-#[derive(Debug)]
-struct Life {
-    frames: u64,
-    at: Instant,
 }
 
 impl Link {
@@ -89,7 +78,6 @@ impl Link {
             connection,
             control,
             outgoing: Mutex::new(Some(queue)),
-            life: Mutex::new(Life { frames: 0, at: Instant::now() }),
             unused: AtomicBool::new(false),
             active: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
@@ -156,6 +144,14 @@ impl Link {
         }
     }
 
+    /// The connection travels over `route` from now on: QUIC is made to send something at once, so that both sides notice
+    /// what arrived.
+    pub(crate) fn switched(&self, _route: Route, switch: Switch) {
+        if switch != Switch::Keep {
+            let _ = self.connection.send_datagram(Bytes::from_static(&[KICK]));
+        }
+    }
+
     /// Closes the connection: another one is the session, or nobody needs one.
     pub(crate) fn close_unused(&self) {
         self.unused.store(true, Ordering::Relaxed);
@@ -167,21 +163,6 @@ impl Link {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.control.try_send(message) {
             tracing::warn!(peer = %self.peer.short(), "peer does not read control messages; disconnecting");
             self.connection.close(close::STALLED.into(), b"control messages unread");
-        }
-    }
-
-    /// Whether the peer has been silent for longer than its keep-alive allows.
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner).at.elapsed() > SUSPECT_AFTER
-    }
-
-    /// Notes signs of life since the last call. Frames count only once their packet has been decrypted.
-    pub(crate) fn watch(&self) {
-        let rx = self.connection.stats().frame_rx;
-        let frames = rx.acks + rx.ping + rx.stream + rx.datagram + rx.max_data + rx.max_stream_data;
-        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
-        if life.frames != frames {
-            *life = Life { frames, at: Instant::now() };
         }
     }
 

@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use config::SetupError;
-pub(crate) use config::{KEEP_ALIVE, connection_ids};
+pub(crate) use config::connection_ids;
 pub(crate) use connection::{Link, Served, Services};
 
 use crate::driver::Signal;

@@ -285,8 +285,8 @@ async fn a_session_opens_over_a_relay_and_moves_to_a_direct_route_without_notici
     assert_eq!(b.hears().await, "relayed");
     // Each side decides for itself, and must only know whose the other's packets are.
     assert!(b.socket.accept(there.slot, Route::Direct(addr(1))));
-    assert!(a.socket.set_route(here.slot, Route::Direct(addr(3))));
-    assert!(b.socket.set_route(there.slot, Route::Direct(addr(1))));
+    assert!(a.socket.set_route(here.slot, Route::Direct(addr(3)), None));
+    assert!(b.socket.set_route(there.slot, Route::Direct(addr(1)), None));
     net.unplug(addr(2));
     here.send_datagram(b"direct").unwrap();
     assert_eq!(b.hears().await, "direct");

@@ -10,6 +10,8 @@
 //! |---|---|
 //! | [`slots`] | which virtual address stands for whom, and which routes lead to it? |
 //! | [`routes`] | which way do a peer's packets go? |
+//! | [`counts`] | what has passed over each route? |
+//! | [`ring`] | what was sent lately, for the case that its route is dead? |
 //! | [`receive`] | what is this datagram, and whose? |
 //! | [`relay`] | where do relayed datagrams go, and how do packets leave over a circuit? |
 //! | [`early`] | what of frames that overtook the announcement of their label? |
@@ -20,10 +22,12 @@
 //! up when a session changes its route.
 
 mod counters;
+mod counts;
 mod early;
 mod overflow;
 mod receive;
 mod relay;
+mod ring;
 mod routes;
 pub(crate) mod slots;
 #[cfg(test)]
@@ -36,20 +40,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
+use net_mesh_proto::liveness::Traffic;
 use net_mesh_proto::relay::Limits;
 use net_mesh_proto::route::Route;
+use net_mesh_proto::time::Time;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio::sync::mpsc;
 
 pub(crate) use counters::DropCounters;
+use counts::Counts;
 use early::Early;
 use overflow::Overflow;
 use relay::Labels;
+use routes::PeerRoutes;
 use slots::{SlotId, Slots};
 
 use crate::driver::Clock;
@@ -65,6 +74,9 @@ const MAX_ERRORS: usize = 64;
 /// Buffers received in one call that leave nothing for QUIC, before others get their turn: one round of the
 /// system's. A relay under load must not keep its own sessions waiting.
 const MAX_BUFFERS: usize = 32;
+
+/// What a session sent last is kept for so long after it.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// A datagram for the driver.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +107,8 @@ struct Wire {
 pub(crate) struct MeshSocket {
     wires: Vec<Wire>,
     slots: Slots,
+    counts: Counts,
+    clock: Clock,
     labels: Labels,
     early: Early,
     overflow: Overflow,
@@ -127,6 +141,8 @@ impl MeshSocket {
         Ok(Arc::new(Self {
             wires,
             slots: Slots::new(Arc::clone(&drops)),
+            counts: Counts::default(),
+            clock,
             labels: Labels::new(limits, clock),
             early: Early::default(),
             overflow: Overflow::default(),
@@ -158,53 +174,131 @@ impl MeshSocket {
         self.slots.accept(slot, route)
     }
 
-    /// The packets of the session on `slot` go over `route` from now on, and those that arrive over it belong
-    /// to it. False, and nothing changes, as in [`accept`](Self::accept).
-    pub(crate) fn set_route(&self, slot: SlotId, route: Route) -> bool {
-        self.slots.set_route(slot, route)
+    /// The packets of the session on `slot` go over `route` from now on, and copies of them over `also`; those
+    /// that arrive over either belong to it. False, and nothing changes, as in [`accept`](Self::accept).
+    pub(crate) fn set_route(&self, slot: SlotId, route: Route, also: Option<Route>) -> bool {
+        self.slots.set_route(slot, route, also)
     }
 
-    /// Sends a frame of the mesh's own. If that is not possible now, it is lost and counted.
-    pub(crate) fn send_frame(&self, route: Route, frame: &[u8]) {
-        match route {
-            Route::Direct(to) => self.send_raw(to, frame),
-            Route::Relayed(circuit) => {
-                if self.send_over(circuit, frame, frame.len().max(1)).is_err() {
-                    self.drops.count(DropReason::SendBufferFull);
-                }
+    /// The route that the packets of the session on `slot` go over.
+    pub(crate) fn route(&self, slot: SlotId) -> Option<Route> {
+        self.slots.routes(slot.addr())?.chosen()
+    }
+
+    /// Sends again what was sent on `slot` since something was last heard over `old`, or `rtt` before. Returns the
+    /// bytes sent.
+    pub(crate) fn replay(&self, slot: SlotId, old: Route, rtt: Duration) -> usize {
+        let Some(routes) = self.slots.routes(slot.addr()) else { return 0 };
+        let Some((route, _)) = routes.lines() else { return 0 };
+        let heard = self.counts.heard(slot, old);
+        let after = heard.map(|at| Time::ZERO + at.since(Time::ZERO).saturating_sub(rtt));
+        let mut bytes = 0;
+        for batch in routes.since(after) {
+            let segment_size = (batch.bytes.len() > batch.segment).then_some(batch.segment);
+            let destination = slot.addr();
+            let transmit =
+                Transmit { destination, ecn: None, contents: &batch.bytes, segment_size, src_ip: None };
+            if self.send_line(slot, &routes, route, &transmit).is_err() {
+                // QUIC repeats the rest in its own time.
+                self.drops.count(DropReason::SendBufferFull);
+                break;
             }
+            bytes += batch.bytes.len();
         }
+        bytes
+    }
+
+    /// At most `max` of the counts of traffic that have changed since they were last taken.
+    pub(crate) fn sample(&self, max: usize) -> Vec<(SlotId, Route, Traffic)> {
+        self.counts.take(max)
+    }
+
+    /// Waits until there is something to [`sample`](Self::sample).
+    pub(crate) async fn traffic(&self) {
+        self.counts.news().await;
+    }
+
+    /// Sends a frame of the mesh's own. If that is not possible now, it is lost and counted. False if the system
+    /// refuses to send there.
+    pub(crate) fn send_frame(&self, route: Route, frame: &[u8]) -> bool {
+        let sent = match route {
+            Route::Direct(to) => {
+                let transmit = Transmit {
+                    destination: to,
+                    ecn: None,
+                    contents: frame,
+                    segment_size: None,
+                    src_ip: None,
+                };
+                self.send_on_wire(&transmit)
+            }
+            Route::Relayed(circuit) => self.send_over(circuit, frame, frame.len().max(1)).map(|()| true),
+        };
+        sent.unwrap_or_else(|_| {
+            self.drops.count(DropReason::SendBufferFull);
+            true
+        })
     }
 
     /// Forgets what has waited long enough. To be called every second or so.
     pub(crate) fn sweep(&self) {
-        self.slots.sweep();
+        let limit = self.clock.now().since(Time::ZERO).saturating_sub(KEPT);
+        self.slots.sweep(Time::ZERO + limit);
+        self.counts.retain(|slot, route| self.slots.leads(slot, route));
         self.early.sweep(&self.drops);
     }
 
     /// Sends one datagram that is not QUIC.
     pub(crate) fn send_raw(&self, to: SocketAddr, contents: &[u8]) {
         let transmit = Transmit { destination: to, ecn: None, contents, segment_size: None, src_ip: None };
-        match self.send_on_wire(&transmit) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.drops.count(DropReason::SendBufferFull),
-            _ => {}
+        if self.send_on_wire(&transmit).is_err() {
+            self.drops.count(DropReason::SendBufferFull);
         }
+    }
+
+    /// Sends QUIC's packets over a route of their session's, and keeps them for the case that it is dead. The only error
+    /// is `WouldBlock`.
+    fn send_line(
+        &self,
+        slot: SlotId,
+        routes: &PeerRoutes,
+        route: Route,
+        transmit: &Transmit<'_>,
+    ) -> io::Result<()> {
+        self.send_on(route, transmit)?;
+        let now = self.clock.now();
+        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        self.counts.sent(now, slot, route, transmit.contents.len().div_ceil(segment));
+        routes.remember(now, transmit.contents, segment);
+        Ok(())
     }
 
     fn wire(&self, v6: bool) -> Option<&Wire> {
         self.wires.iter().find(|w| w.local.is_ipv6() == v6)
     }
 
+    /// Sends a copy of QUIC's packets over a second route. Nobody waits for it.
+    fn send_copy(&self, slot: SlotId, route: Route, transmit: &Transmit<'_>) {
+        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let datagrams = transmit.contents.len().div_ceil(segment);
+        match self.send_on(route, transmit) {
+            Ok(()) => self.counts.sent(self.clock.now(), slot, route, datagrams),
+            Err(_) => self.drops.add(DropReason::SendBufferFull, datagrams),
+        }
+    }
+
     /// Sends QUIC's packets over a route. The only error is `WouldBlock`.
     fn send_on(&self, route: Route, transmit: &Transmit<'_>) -> io::Result<()> {
         match route {
-            Route::Direct(destination) => self.send_on_wire(&Transmit {
-                destination,
-                ecn: None,
-                contents: transmit.contents,
-                segment_size: transmit.segment_size,
-                src_ip: None,
-            }),
+            Route::Direct(destination) => self
+                .send_on_wire(&Transmit {
+                    destination,
+                    ecn: None,
+                    contents: transmit.contents,
+                    segment_size: transmit.segment_size,
+                    src_ip: None,
+                })
+                .map(|_| ()),
             Route::Relayed(circuit) => {
                 let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
                 self.send_over(circuit, transmit.contents, segment)
@@ -212,19 +306,19 @@ impl MeshSocket {
         }
     }
 
-    /// Sends on the wire of the destination's family. The only error is `WouldBlock`.
-    fn send_on_wire(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+    /// Sends on the wire of the destination's family. False if the system refuses; the only error is `WouldBlock`.
+    fn send_on_wire(&self, transmit: &Transmit<'_>) -> io::Result<bool> {
         let Some(wire) = self.wire(transmit.destination.is_ipv6()) else {
             self.drops.count(DropReason::SendFailed);
-            return Ok(());
+            return Ok(false);
         };
         match wire.socket.try_send(transmit) {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
                 tracing::trace!(to = %transmit.destination, error = %e, "datagram not sent");
                 self.drops.count(DropReason::SendFailed);
-                Ok(())
+                Ok(false)
             }
-            result => result,
+            result => result.map(|()| true),
         }
     }
 }
@@ -240,8 +334,13 @@ impl AsyncUdpSocket for MeshSocket {
             // The peer's slot went while QUIC still had something to say to it.
             return Ok(());
         };
-        if let Some(route) = routes.chosen() {
-            return self.send_on(route, transmit);
+        if let Some((route, also)) = routes.lines() {
+            let Some(slot) = SlotId::of(transmit.destination) else { return Ok(()) };
+            self.send_line(slot, &routes, route, transmit)?;
+            if let Some(also) = also {
+                self.send_copy(slot, also, transmit);
+            }
+            return Ok(());
         }
         for candidate in routes.candidates() {
             // One full buffer must not keep the others from being tried; QUIC repeats what is lost.

@@ -28,6 +28,9 @@ const MIN_STRAY: usize = 23;
 struct Entry {
     route: Route,
     found: Option<Found>,
+    /// Datagrams of a session's so far; none if the first had a connection id that is not ours.
+    counted: usize,
+    foreign: bool,
 }
 
 /// What of a buffer is left for QUIC: one run for one slot, at the buffer's start.
@@ -84,6 +87,9 @@ impl MeshSocket {
             }
             start = end;
         }
+        if let Some(direct) = &direct {
+            self.count(direct);
+        }
         meta.len = kept.len;
         if let Some((addr, stride)) = kept.run {
             (meta.addr, meta.stride) = (addr, stride);
@@ -123,6 +129,7 @@ impl MeshSocket {
                 }
             }
         }
+        self.count(&entry);
     }
 
     /// A frame of ours that is not a relayed datagram, or is one inside another.
@@ -161,7 +168,14 @@ impl MeshSocket {
     }
 
     fn entry(&self, route: Route) -> Entry {
-        Entry { route, found: self.slots.by_source(route) }
+        Entry { route, found: self.slots.by_source(route), counted: 0, foreign: false }
+    }
+
+    /// Counts what of a batch came from an entry's peer.
+    fn count(&self, entry: &Entry) {
+        if let Some(found) = entry.found.filter(|found| found.settled && entry.counted > 0) {
+            self.counts.received(self.clock.now(), found.slot, entry.route, entry.counted);
+        }
     }
 
     /// The slot that a QUIC packet over a route is for. `None` if it was dropped.
@@ -194,6 +208,11 @@ impl MeshSocket {
             found.proven = true;
             self.slots.prove(found.slot, entry.route);
         }
+        // Looked at once in a batch: its packets have one source.
+        if entry.counted == 0 {
+            entry.foreign = !destination_id(datagram, self.ids.cid_len()).is_some_and(|id| self.is_ours(id));
+        }
+        entry.counted += usize::from(!entry.foreign);
         Some(found.slot)
     }
 

@@ -133,7 +133,7 @@ impl MeshSocket {
             match self.send_on_wire(&transmit) {
                 Err(e) if may_block && i == 0 => return Err(e),
                 Err(_) => self.drops.add(DropReason::SendBufferFull, contents.len().div_ceil(stride)),
-                Ok(()) => {}
+                Ok(_) => {}
             }
         }
         Ok(())

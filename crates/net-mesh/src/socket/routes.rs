@@ -3,6 +3,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use net_mesh_proto::route::Route;
+use net_mesh_proto::time::Time;
+
+use super::ring::{Batch, Ring};
 
 /// Ways tried for one session: as many addresses as a record holds, and one circuit. More would only be
 /// more strangers.
@@ -21,6 +24,8 @@ pub(crate) struct PeerRoutes {
 struct State {
     candidates: Vec<Route>,
     chosen: Option<Route>,
+    also: Option<Route>,
+    ring: Ring,
 }
 
 impl PeerRoutes {
@@ -31,6 +36,30 @@ impl PeerRoutes {
     /// The route in use, once one has proved itself or was set.
     pub(crate) fn chosen(&self) -> Option<Route> {
         self.state().chosen
+    }
+
+    /// The route in use and the one that copies go over.
+    pub(crate) fn lines(&self) -> Option<(Route, Option<Route>)> {
+        let state = self.state();
+        state.chosen.map(|chosen| (chosen, state.also))
+    }
+
+    /// Keeps what was sent, for the case that the route turns out to be dead.
+    pub(super) fn remember(&self, now: Time, contents: &[u8], segment: usize) {
+        self.state().ring.push(now, contents, segment);
+    }
+
+    /// What was sent after `after`.
+    pub(super) fn since(&self, after: Option<Time>) -> Vec<Batch> {
+        self.state().ring.take_since(after)
+    }
+
+    /// Frees what was kept if nothing has been sent since `limit`.
+    pub(super) fn forget_before(&self, limit: Time) {
+        let mut state = self.state();
+        if state.ring.last().is_some_and(|last| last < limit) {
+            state.ring = Ring::default();
+        }
     }
 
     /// Every way the peer may be reached.
@@ -56,9 +85,10 @@ impl PeerRoutes {
         self.state().chosen.get_or_insert(route);
     }
 
-    /// Uses `route` from now on.
-    pub(super) fn set(&self, route: Route) {
-        self.state().chosen = Some(route);
+    /// Uses `route` from now on, and `also` for copies.
+    pub(super) fn set(&self, route: Route, also: Option<Route>) {
+        let mut state = self.state();
+        (state.chosen, state.also) = (Some(route), also);
     }
 
     /// Ends the search: the peer is authenticated, and what was found stays.

@@ -21,6 +21,7 @@ use std::time::Duration;
 use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::route::Route;
+use net_mesh_proto::time::Time;
 use tokio::time::Instant;
 
 use super::counters::DropCounters;
@@ -253,7 +254,7 @@ impl Slots {
         }
         table.stray = Some(now);
         let slot = Slot::new(None);
-        slot.routes.set(route);
+        slot.routes.set(route, None);
         table.slots.insert(STRAY, slot);
         Some(STRAY)
     }
@@ -292,7 +293,7 @@ impl Slots {
 
     /// As [`accept`](Self::accept), and `slot`'s packets go over `route` from now on. The caller knows that
     /// the peer hears this node there, which makes the route proven.
-    pub(super) fn set_route(&self, slot: SlotId, route: Route) -> bool {
+    pub(super) fn set_route(&self, slot: SlotId, route: Route, also: Option<Route>) -> bool {
         let mut table = self.write();
         if !table.accept(slot, route) {
             return false;
@@ -300,9 +301,19 @@ impl Slots {
         if let Some(source) = table.by_source.get_mut(&route) {
             source.proven = true;
         }
+        if let Some(also) = also {
+            table.accept(slot, also);
+        }
         let Some(entry) = table.slots.get(&slot) else { return false };
-        entry.routes.set(route);
+        // A second route that is another peer's is left out: what is lost is a copy.
+        let also = also.filter(|also| table.leads(slot, *also));
+        entry.routes.set(route, also);
         true
+    }
+
+    /// Whether packets over `route` belong to `slot`.
+    pub(super) fn leads(&self, slot: SlotId, route: Route) -> bool {
+        self.read().leads(slot, route)
     }
 
     /// A connection on the slot has ended. If it was the last, the slot still serves for saying so, but its
@@ -327,7 +338,11 @@ impl Slots {
     }
 
     /// Removes strangers' slots that became no handshake within [`HANDSHAKE_LIMIT`].
-    pub(super) fn sweep(&self) {
+    /// Frees what sessions that have sent nothing since `limit` keep of it.
+    pub(super) fn sweep(&self, limit: Time) {
+        for slot in self.read().slots.values() {
+            slot.routes.forget_before(limit);
+        }
         let now = Instant::now();
         let mut table = self.write();
         if table.stray.is_some_and(|last| now - last > STRAY_INTERVAL) {
@@ -370,6 +385,10 @@ impl Table {
         id
     }
 
+    fn leads(&self, slot: SlotId, route: Route) -> bool {
+        self.by_source.get(&route).is_some_and(|source| source.slot == slot)
+    }
+
     /// The slot that has more right to `route` than whoever comes next.
     fn holder(&self, route: Route) -> Option<(SlotId, &Slot)> {
         let source = self.by_source.get(&route)?;
@@ -401,6 +420,15 @@ impl Table {
                 if !same {
                     return false;
                 }
+            }
+            // An attempt to reach somebody else there has begun, and will end.
+            Some(source)
+                if self
+                    .slots
+                    .get(&source.slot)
+                    .is_some_and(|s| !s.settled && s.owner.is_some_and(|o| Some(o) != owner)) =>
+            {
+                return false;
             }
             _ => {}
         }

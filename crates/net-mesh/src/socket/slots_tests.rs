@@ -104,7 +104,7 @@ async fn what_never_becomes_a_handshake_is_swept_away() {
     slots.settle(held, NodeId([1; 32]));
     slots.by_initial(b"junk....", addr(2)).unwrap();
     tokio::time::advance(HANDSHAKE_LIMIT + Duration::from_millis(1)).await;
-    slots.sweep();
+    slots.sweep(Time::ZERO);
     assert_eq!(slots.provisional(), 0);
     assert!(slots.by_source(addr(2)).is_none());
     assert!(slots.by_source(addr(1)).is_some());
@@ -177,15 +177,15 @@ fn a_session_changes_its_route_and_still_hears_the_old_one() {
     let slots = slots();
     let circuit = Route::Relayed(CircuitId(1));
     let session = settled(&slots, 1, &[circuit]);
-    assert!(slots.set_route(session, addr(1)));
+    assert!(slots.set_route(session, addr(1), None));
     assert_eq!(slots.routes(session.addr()).unwrap().chosen(), Some(addr(1)));
     assert!(slots.is_session(addr(1)));
     assert_eq!(slots.by_source(circuit).unwrap().slot, session);
     let other = settled(&slots, 2, &[addr(2)]);
-    assert!(!slots.set_route(other, addr(1)));
+    assert!(!slots.set_route(other, addr(1), None));
     assert_eq!(slots.routes(other.addr()).unwrap().chosen(), Some(addr(2)));
     slots.release(session);
-    assert!(!slots.set_route(session, addr(5)), "it is gone");
+    assert!(!slots.set_route(session, addr(5), None), "it is gone");
     assert!(slots.by_source(addr(5)).is_none());
 }
 
@@ -195,7 +195,7 @@ fn a_connection_takes_over_the_route_of_another_one_with_the_same_peer() {
     let relayed = settled(&slots, 1, &[Route::Relayed(CircuitId(1))]);
     let direct = settled(&slots, 1, &[addr(1)]);
     assert_ne!(relayed, direct);
-    assert!(slots.set_route(relayed, addr(1)));
+    assert!(slots.set_route(relayed, addr(1), None));
     assert_eq!(slots.by_source(addr(1)).unwrap().slot, relayed);
 }
 

@@ -202,6 +202,12 @@ impl Pair {
         let Some((talk, due)) = &mut self.talk else { return };
         *due += talk.every;
         self.published += 1;
+        let side = talk.side;
+        if self.published % 100 == 1 {
+            for side in [side, 1 - side] {
+                self.with(side, |end, now, out| end.used(now, &IDS[1 - side], out));
+            }
+        }
         self.missing.insert(self.published);
         self.data(self.published);
     }
