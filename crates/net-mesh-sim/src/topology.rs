@@ -121,7 +121,7 @@ impl Topology {
         &mut self.hosts[id.0 as usize]
     }
 
-    fn place(&self, place: Place) -> RealmId {
+    pub(crate) fn place(&self, place: Place) -> RealmId {
         match place {
             Place::Public => RealmId::PUBLIC,
             Place::Behind(nat) => self.gate(nat).inside,
@@ -157,16 +157,34 @@ impl Topology {
     pub(crate) fn add_host(&mut self, place: Place, families: Families) -> HostId {
         let realm = self.place(place);
         let id = HostId(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX));
-        let mut ips = Vec::new();
-        if families.v4() {
-            ips.push(IpAddr::V4(self.assign_v4(realm, Port::Host(id))));
-        }
-        if families.v6() {
-            ips.push(IpAddr::V6(self.assign_v6(realm, id)));
-        }
+        let ips = self.assign(realm, id, families);
         let rng = self.rng.fork(&format!("host {}", id.0));
         self.hosts.push(Host::new(format!("h{}", id.0), realm, ips, &rng));
         id
+    }
+
+    fn assign(&mut self, realm: RealmId, host: HostId, families: Families) -> Vec<IpAddr> {
+        let v4 = families.v4().then(|| IpAddr::V4(self.assign_v4(realm, Port::Host(host))));
+        let v6 = families.v6().then(|| IpAddr::V6(self.assign_v6(realm, host)));
+        v4.into_iter().chain(v6).collect()
+    }
+
+    /// Attaches a host to one more network, with new addresses there, unless it is already.
+    pub(crate) fn attach(&mut self, host: HostId, place: Place, families: Families) {
+        let realm = self.place(place);
+        if !self.host(host).is_attached(realm) {
+            let ips = self.assign(realm, host, families);
+            self.host_mut(host).attach(realm, ips);
+        }
+    }
+
+    /// Takes a host off a network, unless it is the only one. Nobody gets its addresses there.
+    pub(crate) fn detach(&mut self, host: HostId, place: Place) {
+        let realm = self.place(place);
+        let gone = self.host_mut(host).detach(realm);
+        for realm in &mut self.realms {
+            realm.routes.retain(|ip, _| !gone.contains(ip));
+        }
     }
 
     /// Gives `port`, in `realm`, an address of the nearest realm that has its own IPv4 addresses, and tells
@@ -222,7 +240,7 @@ impl Topology {
     /// The boxes from a host outwards.
     pub(crate) fn boxes(&self, host: HostId) -> Vec<NatId> {
         let mut boxes = Vec::new();
-        let mut realm = self.host(host).realm;
+        let mut realm = self.host(host).realm();
         while let Some(owner) = self.realm(realm).owner {
             boxes.push(owner);
             realm = self.gate(owner).outside;

@@ -33,6 +33,10 @@ use crate::time::Time;
 /// lost once in 3 000 times, and then the suspicion costs a second of copies.
 pub const MANY: u64 = 8;
 
+/// Datagrams without any answer that ask for one. A conversation ends with an acknowledgement that nothing follows, or
+/// with two; what is sent a minute later must not be taken to be a minute late.
+pub const FEW: u64 = 3;
+
 /// Probes that must be late where the peer can be heard: only its answers do not come.
 pub const LATE_PROBES_HEARD: usize = 3;
 
@@ -134,6 +138,8 @@ pub struct Detector {
     out: Delivery,
     back: Delivery,
     traffic: Traffic,
+    /// Since when at least [`FEW`] datagrams wait for an answer.
+    pressing: Option<Time>,
 }
 
 impl Detector {
@@ -159,6 +165,7 @@ impl Detector {
             out: Delivery::new(),
             back: Delivery::new(),
             traffic: Traffic { sent: 0, received: 0, heard: None, waiting: None },
+            pressing: None,
         }
     }
 
@@ -291,7 +298,12 @@ impl Detector {
     }
 
     /// What has passed so far. Returns how many datagrams were sent since the last time.
-    pub fn count(&mut self, traffic: Traffic) -> u64 {
+    pub fn count(&mut self, now: Time, traffic: Traffic) -> u64 {
+        let before = self.traffic.waiting.map(|waiting| waiting.since);
+        self.pressing = traffic
+            .waiting
+            .filter(|waiting| waiting.count >= FEW)
+            .map(|waiting| self.pressing.filter(|_| before == Some(waiting.since)).unwrap_or(now));
         let sent = traffic.sent.saturating_sub(self.traffic.sent);
         self.traffic = traffic;
         sent
@@ -339,10 +351,16 @@ impl Detector {
         }
     }
 
-    /// When datagrams that nothing has followed are late, if there are any.
+    /// Since when datagrams have waited for an answer that must come.
+    #[must_use]
+    pub const fn pressing(&self) -> Option<Time> {
+        self.pressing
+    }
+
+    /// When datagrams that nothing has followed are late, if there are enough.
     fn silence_at(&self, excuse: Time) -> Option<Time> {
-        let waiting = self.traffic.waiting?;
-        let since = self.frame.map_or(waiting.since, |frame| frame.max(waiting.since)).max(excuse);
+        let (waiting, pressing) = (self.traffic.waiting?, self.pressing?);
+        let since = self.frame.map_or(pressing, |frame| frame.max(pressing)).max(excuse);
         let slack = if waiting.count >= MANY { Duration::ZERO } else { ACK_DELAY };
         Some(since + self.rtt.patience() + slack)
     }

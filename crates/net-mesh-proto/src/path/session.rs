@@ -414,7 +414,7 @@ impl Session {
         let now = cx.now;
         let main = self.lines.map(|lines| lines.main);
         let Some(way) = self.way_mut(route) else { return };
-        let sent = way.detector.count(traffic);
+        let sent = way.detector.count(now, traffic);
         if sent > 0 {
             way.sent_at = now;
         }
@@ -549,8 +549,8 @@ impl Session {
     fn main_probe(&self, cx: &Cx<'_>, way: &Way, busy: bool) -> Time {
         let now = cx.now;
         let Some(last) = way.detector.last_probe() else { return now };
-        let waiting = way.detector.traffic().waiting;
-        if way.detector.is_late(now, cx.excuse) && waiting.is_some_and(|w| last < w.since.max(cx.excuse)) {
+        let pressing = way.detector.pressing();
+        if way.detector.is_late(now, cx.excuse) && pressing.is_some_and(|since| last < since.max(cx.excuse)) {
             return now;
         }
         if busy && self.packets >= PROBE_EVERY {

@@ -21,15 +21,6 @@ use net_mesh_proto::time::Time;
 
 use super::packet::{Body, CHUNK, Packet};
 
-/// Whether connections keep themselves alive and end in silence, for nodes that do neither.
-pub(crate) const OWN_LIVENESS: bool = true;
-
-/// Pause after which an idle connection is pinged: under half of the shortest NAT timeouts that are common.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// Silence after which a connection is over.
-const SILENCE: Duration = Duration::from_secs(30);
-
 /// Chunks in flight.
 const WINDOW: usize = 64;
 
@@ -109,8 +100,6 @@ pub(crate) struct Conn {
     partial: Vec<u8>,
     /// The opener's first message ends the handshake and is not the node's.
     finishing: bool,
-    heard_at: Time,
-    sent_at: Time,
     pinged: Option<Time>,
     measured: Time,
     /// The round-trip time is that of another route.
@@ -137,8 +126,6 @@ impl Conn {
             early: BTreeMap::new(),
             partial: Vec::new(),
             finishing: !opener,
-            heard_at: now,
-            sent_at: now,
             pinged: None,
             measured: now,
             stale: false,
@@ -208,13 +195,13 @@ impl Conn {
             (chunk.sent, chunk.tries) = (now, 1);
             again.push(chunk.body());
         }
-        again.into_iter().for_each(|body| self.put(now, body, out));
-        self.put(now, Body::Ack { next: self.next_in, echo: false }, out);
+        again.into_iter().for_each(|body| self.put(body, out));
+        self.put(Body::Ack { next: self.next_in, echo: false }, out);
     }
 
     fn ping(&mut self, now: Time, out: &mut Vec<Packet>) {
         (self.pinged, self.measured) = (Some(now), now);
-        self.put(now, Body::Ping, out);
+        self.put(Body::Ping, out);
     }
 
     /// Queues a message.
@@ -231,7 +218,6 @@ impl Conn {
 
     /// A packet of the peer's, other than those that open and close.
     pub(crate) fn handle(&mut self, now: Time, body: Body, out: &mut Vec<Packet>) -> Vec<Heard> {
-        self.heard_at = now;
         let mut heard = Vec::new();
         match body {
             Body::Data { seq, last, chunk } => {
@@ -239,7 +225,7 @@ impl Conn {
                     self.early.insert(seq, (last, chunk));
                 }
                 self.assemble(&mut heard);
-                self.put(now, Body::Ack { next: self.next_in, echo: false }, out);
+                self.put(Body::Ack { next: self.next_in, echo: false }, out);
             }
             Body::Ack { next, echo } => {
                 while self.flying.front().is_some_and(|chunk| chunk.seq < next) {
@@ -251,7 +237,7 @@ impl Conn {
                     heard.push(Heard::Rtt(self.rtt));
                 }
             }
-            Body::Ping => self.put(now, Body::Ack { next: self.next_in, echo: true }, out),
+            Body::Ping => self.put(Body::Ack { next: self.next_in, echo: true }, out),
             Body::Hello { .. } | Body::Welcome { .. } | Body::Refuse | Body::Close => {}
         }
         heard
@@ -277,11 +263,8 @@ impl Conn {
         }
     }
 
-    /// What is due. False where the connection is over.
-    pub(crate) fn poll(&mut self, now: Time, out: &mut Vec<Packet>) -> bool {
-        if OWN_LIVENESS && now >= self.heard_at + SILENCE {
-            return false;
-        }
+    /// What is due.
+    pub(crate) fn poll(&mut self, now: Time, out: &mut Vec<Packet>) {
         while self.flying.len() < WINDOW {
             let Some(chunk) = self.waiting.pop_front() else { break };
             self.flying.push_back(chunk);
@@ -300,28 +283,24 @@ impl Conn {
         }
         let used = !due.is_empty();
         for body in due {
-            self.put(now, body, out);
+            self.put(body, out);
         }
-        let idle = OWN_LIVENESS && now >= self.sent_at + KEEP_ALIVE;
-        if idle || (used && now >= self.measured + MEASURE) {
+        if used && now >= self.measured + MEASURE {
             self.ping(now, out);
         }
-        true
     }
 
     /// When to poll next; true after a poll only.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let waiting = self.waiting.front().filter(|_| self.flying.len() < WINDOW).map(|chunk| chunk.sent);
-        let idle = OWN_LIVENESS.then(|| (self.sent_at + KEEP_ALIVE).min(self.heard_at + SILENCE));
-        [self.again, waiting, idle].into_iter().flatten().min()
+        [self.again, waiting].into_iter().flatten().min()
     }
 
     pub(crate) fn packet(&self, body: Body) -> Packet {
         Packet { key: self.key, by_opener: self.opener, body }
     }
 
-    fn put(&mut self, now: Time, body: Body, out: &mut Vec<Packet>) {
-        self.sent_at = now;
+    fn put(&self, body: Body, out: &mut Vec<Packet>) {
         out.push(self.packet(body));
     }
 }
@@ -364,7 +343,7 @@ mod tests {
         while now < Time::from_millis(60_000) {
             for (side, end) in ends.iter_mut().enumerate() {
                 let mut out = Vec::new();
-                assert!(end.poll(now, &mut out));
+                end.poll(now, &mut out);
                 let arrived = flying.extract_if(.., |(at, to, _)| *at <= now && *to == side);
                 for (_, _, packet) in arrived.collect::<Vec<_>>() {
                     heard.extend(end.handle(now, packet.body, &mut out));
@@ -380,21 +359,11 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_is_pinged_and_silence_ends_it() {
-        let route = Route::Direct("198.18.0.1:1".parse().unwrap());
-        let mut conn = Conn::new(Time::ZERO, 1, false, NodeId([0; 32]), route, Duration::ZERO);
+    fn a_connection_with_nothing_to_say_is_silent() {
+        let mut conn = Conn::new(Time::ZERO, 1, false, NodeId([0; 32]), DIRECT, Duration::ZERO);
         let mut out = Vec::new();
-        let mut pings = 0;
-        loop {
-            let now = conn.poll_timeout().unwrap();
-            if !conn.poll(now, &mut out) {
-                assert_eq!(now, Time::from_millis(30_000));
-                break;
-            }
-            assert!(conn.poll_timeout() > Some(now));
-            pings += out.drain(..).filter(|p| p.body == Body::Ping).count();
-        }
-        assert_eq!(pings, 2);
+        conn.poll(Time::ZERO, &mut out);
+        assert_eq!((conn.poll_timeout(), out.len()), (None, 0));
     }
 
     const DIRECT: Route = Route::Direct(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 1));

@@ -37,8 +37,8 @@ pub struct Flow {
     /// On which connection they were sent, and up to which one.
     sent: Option<(ConnId, u64)>,
     wanting: bool,
-    /// Between two messages of a conversation.
-    every: Option<Duration>,
+    /// Between two turns of a conversation, and how much is said at each.
+    every: Option<(Duration, u64)>,
 }
 
 impl Flow {
@@ -69,9 +69,14 @@ impl World {
 
     /// Lets two nodes talk: each says something to the other now and at every such interval.
     pub fn talk(&mut self, a: NodeIx, b: NodeIx, every: Duration) {
+        self.talk_in_bursts(a, b, every, 1);
+    }
+
+    /// The same with `count` things each time.
+    pub fn talk_in_bursts(&mut self, a: NodeIx, b: NodeIx, every: Duration, count: u64) {
         for (from, to) in [(a, b), (b, a)] {
             let flow = self.flows.entry((from, to)).or_default();
-            if flow.every.replace(every).is_none() {
+            if flow.every.replace((every, count)).is_none() {
                 self.flow_due.push(Reverse((self.now, FlowTimer::Talk, from, to)));
             }
         }
@@ -109,9 +114,9 @@ impl World {
                 }
             }
             FlowTimer::Talk => {
-                let Some(every) = flow.every else { return };
+                let Some((every, count)) = flow.every else { return };
                 self.flow_due.push(Reverse((self.now + every, FlowTimer::Talk, from, to)));
-                self.publish(from, to, 1);
+                self.publish(from, to, count);
             }
         }
     }

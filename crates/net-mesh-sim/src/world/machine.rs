@@ -115,14 +115,8 @@ impl Machine {
             busy: (now, 0),
         };
         let ips = net.ips(host).to_vec();
-        for (socket, port) in [(SocketId::MAIN, main), (SocketId::OTHER, 0)] {
-            for v6 in [false, true] {
-                if ips.iter().any(|ip| ip.is_ipv6() == v6) {
-                    machine.open(net, socket, v6, port);
-                }
-            }
-        }
-        let [main, other] = [SocketId::MAIN, SocketId::OTHER].map(|socket| machine.ports(socket));
+        machine.bind_missing(net, &ips, main);
+        let [main, other] = machine.all_ports();
         machine.handle(net, now, Input::Network { ips, main, other });
         machine
     }
@@ -141,6 +135,23 @@ impl Machine {
 
     pub(crate) const fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Opens the node's two sockets for each address family that the host has, where they are not open.
+    pub(super) fn bind_missing(&mut self, net: &mut Internet, ips: &[IpAddr], main: u16) {
+        for (socket, port) in [(SocketId::MAIN, main), (SocketId::OTHER, 0)] {
+            for v6 in [false, true] {
+                let open = self.ports(socket)[usize::from(v6)].is_some();
+                if !open && ips.iter().any(|ip| ip.is_ipv6() == v6) {
+                    self.open(net, socket, v6, port);
+                }
+            }
+        }
+    }
+
+    /// The local ports of the main and the other socket.
+    pub(super) fn all_ports(&self) -> [[Option<u16>; 2]; 2] {
+        [SocketId::MAIN, SocketId::OTHER].map(|socket| self.ports(socket))
     }
 
     fn ports(&self, socket: SocketId) -> [Option<u16>; 2] {
@@ -456,9 +467,7 @@ impl Machine {
     pub(super) fn poll_conn(&mut self, net: &mut Internet, now: Time, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let mut out = Vec::new();
-        if !conn.poll(now, &mut out) {
-            return self.forget(id);
-        }
+        conn.poll(now, &mut out);
         if let Some(next) = conn.poll_timeout()
             && conn.armed.is_none_or(|armed| armed > next || armed <= now)
         {

@@ -1,0 +1,184 @@
+//! A thousand hours of links that lose much and are never down: how often is one called failed, or left?
+//!
+//! Leaves on lossy access links have direct sessions with hubs on clean ones; a few are busy, most are idle. What a
+//! leaf's link does, it does to its standby ways too, so no way is better than the direct one and every change of
+//! way is wrong. 200 hours of each kind of link run by default; `NET_MESH_LINK_HOURS` says how many.
+#![allow(clippy::unwrap_used, reason = "a test file")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{member, secs, with_public};
+use net_mesh_proto::liveness::Health;
+use net_mesh_proto::node::Event;
+use net_mesh_proto::route::Route;
+use net_mesh_proto::time::Time;
+use net_mesh_sim::{Link, Nat, NodeIx, PathKind, World};
+
+/// Hours of each kind of link unless told otherwise.
+const HOURS: f64 = 200.0;
+
+/// False alarms that are too many: p^k of NAT-FACTS' `2e-8` is one in 50 million series of probes. A suspicion is such a
+/// series, and even at a hundred suspicions an hour that is one failure in 57 link-years; one in ten link-days leaves room
+/// for what independent chances do not cover, and notices any detector that gives up too early.
+const FAILED_PER_DAY: f64 = 0.1;
+
+const HUBS: u32 = 3;
+
+/// How often each leaf and its hub say something, and how much at once: one in eight is busy, three are used, four are
+/// idle. Many datagrams at once are what a detector of silence mistakes most easily.
+const PACES: [(Duration, u64); 8] = [
+    (Duration::from_millis(50), 1),
+    (secs(1), 1),
+    (secs(2), 20),
+    (secs(7), 3),
+    (secs(30), 1),
+    (secs(45), 1),
+    (secs(60), 20),
+    (secs(100), 1),
+];
+
+/// Virtual time of one world after its sessions are up.
+const LASTS: Duration = secs(1_800);
+
+/// What happened to links that were never down.
+#[derive(Debug, Default)]
+struct Tally {
+    hours: f64,
+    suspected: u64,
+    failed: u64,
+    /// The session left the direct way officially.
+    left: u64,
+    /// There was no session any more.
+    ended: u64,
+    delivered: u64,
+    slowest: Duration,
+    /// The first few false failures, for the message.
+    examples: Vec<String>,
+}
+
+impl Tally {
+    fn look(&mut self, seed: u64, world: &World, from: Time) {
+        for ix in (0..world.len()).map(NodeIx) {
+            for (at, event) in world.events(ix).filter(|(at, _)| *at >= from) {
+                match event {
+                    Event::Health { health: Health::Suspect, route: Route::Direct(_), .. } => {
+                        self.suspected += 1
+                    }
+                    Event::Health { health: Health::Failed, route: Route::Direct(_), .. } => {
+                        self.failed += 1;
+                        if self.examples.len() < 5 {
+                            self.examples.push(format!("seed {seed} {ix:?} {at:?} {event:?}"));
+                        }
+                    }
+                    Event::Path { route: Route::Relayed(_), .. } => {
+                        self.left += 1;
+                        if self.examples.len() < 5 {
+                            self.examples.push(format!("seed {seed} {ix:?} {at:?} {event:?}"));
+                        }
+                    }
+                    Event::SessionDown { .. } => self.ended += 1,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn per_day(&self, count: u64) -> f64 {
+        count as f64 * 24.0 / self.hours
+    }
+}
+
+fn run(seed: u64, link: &Link, tally: &mut Tally) {
+    let mut world = with_public(seed, HUBS, &Link::default());
+    let leaves: Vec<NodeIx> = PACES
+        .iter()
+        .map(|_| {
+            let spec = member(&world, Nat::port_restricted(), &Link::default());
+            world.add_with(spec)
+        })
+        .collect();
+    world.run_for(secs(20));
+    let pairs: Vec<(NodeIx, NodeIx)> = leaves.iter().map(|leaf| (*leaf, NodeIx(leaf.0 % HUBS))).collect();
+    for ((leaf, hub), (pace, count)) in pairs.iter().zip(PACES) {
+        world.talk_in_bursts(*leaf, *hub, pace, count);
+    }
+    world.run_for(secs(20));
+    for (leaf, hub) in &pairs {
+        assert_eq!(world.path(*leaf, *hub), PathKind::Direct, "seed {seed}: {leaf:?} {hub:?}");
+        world.set_link(*leaf, link);
+    }
+    let links: usize = leaves.iter().map(|leaf| world.sessions(*leaf).len()).sum();
+    let end = world.now() + LASTS;
+    while world.now() < end {
+        let from = world.now();
+        world.run_for(secs(60));
+        tally.look(seed, &world, from);
+    }
+    tally.hours += links as f64 * LASTS.as_secs_f64() / 3600.0;
+    for (leaf, hub) in &pairs {
+        for (from, to) in [(*leaf, *hub), (*hub, *leaf)] {
+            let flow = world.flow(from, to).unwrap();
+            tally.delivered += flow.delivered;
+            tally.slowest = tally.slowest.max(flow.slowest);
+        }
+        world.hush(*leaf, *hub);
+    }
+    assert!(world.run_until(secs(60), World::all_delivered), "seed {seed}");
+}
+
+fn hold(name: &str, link: &Link, seeds: u64) {
+    let hours =
+        std::env::var("NET_MESH_LINK_HOURS").ok().and_then(|hours| hours.parse().ok()).unwrap_or(HOURS);
+    let mut tally = Tally::default();
+    for seed in 0.. {
+        if tally.hours >= hours {
+            break;
+        }
+        run(seeds + seed, link, &mut tally);
+    }
+    println!(
+        "{name:>12}: {:.0} link-hours; per link-day: failed {:.2}, left direct {:.2}, sessions ended {:.2}, suspected {:.1}; \
+         {} messages, slowest {} ms",
+        tally.hours,
+        tally.per_day(tally.failed),
+        tally.per_day(tally.left),
+        tally.per_day(tally.ended),
+        tally.per_day(tally.suspected),
+        tally.delivered,
+        tally.slowest.as_millis(),
+    );
+    let examples = tally.examples.join("\n");
+    assert!(
+        tally.per_day(tally.failed) <= FAILED_PER_DAY,
+        "{name}: {} false alarms\n{examples}",
+        tally.failed
+    );
+    assert_eq!((tally.left, tally.ended), (0, 0), "{name}: wrong changes of way, sessions ended\n{examples}");
+}
+
+#[test]
+fn a_link_that_loses_one_percent_is_never_given_up() {
+    hold("1 %", &Link::lossy(0.01), 1_000);
+}
+
+#[test]
+fn a_link_that_loses_five_percent_is_never_given_up() {
+    hold("5 %", &Link::lossy(0.05), 2_000);
+}
+
+#[test]
+fn a_link_that_loses_twenty_percent_is_never_given_up() {
+    hold("20 %", &Link::lossy(0.2), 3_000);
+}
+
+#[test]
+fn a_link_with_bursts_of_loss_is_never_given_up() {
+    hold("bursts", &Link::bursty(), 4_000);
+}
+
+#[test]
+fn a_link_that_stalls_for_up_to_three_seconds_is_never_given_up() {
+    hold("stalls", &Link::stalling(), 5_000);
+}
