@@ -1,6 +1,6 @@
 //! Benchmarks that anyone can run: `cargo run --release --manifest-path bench/Cargo.toml [-- WHAT]`.
 //!
-//! WHAT is `session`, `events`, `relay`, `idle`, or nothing for all. Everything stays on loopback. Compared figures come
+//! WHAT is `session`, `events`, `relay`, `idle`, or nothing for all; numbers after `idle` say how many sessions. Everything stays on loopback. Compared figures come
 //! from the same run, alternating, so that what else the machine does falls on both.
 
 mod bare;
@@ -16,6 +16,9 @@ fn main() -> anyhow::Result<()> {
     if what.iter().any(|w| w == idle::COMMAND) {
         return idle::serve();
     }
+    let (numbers, what): (Vec<String>, Vec<String>) =
+        what.into_iter().partition(|w| w.parse::<usize>().is_ok());
+    let sessions: Vec<usize> = numbers.iter().filter_map(|number| number.parse().ok()).collect();
     let wants = |name: &str| what.is_empty() || what.iter().any(|w| w == name);
     if let Some(unknown) = what.iter().find(|w| !["session", "events", "relay", "idle"].contains(&w.as_str()))
     {
@@ -31,7 +34,7 @@ fn main() -> anyhow::Result<()> {
         relay::run()?;
     }
     if wants("idle") {
-        idle::run()?;
+        idle::run(&sessions)?;
     }
     Ok(())
 }

@@ -8,19 +8,17 @@ use std::io::{BufRead as _, stdin};
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use net_mesh::{Identity, Mesh, MeshSecret, NodeKey, PathKind};
 
 use super::counting::{Counters, Counting};
-use super::{SECRET, WINDOW, rest};
+use super::{SECRET, WINDOW, WINDOW_ALONE, rest};
 use crate::usage::Stretch;
 
 /// How this program is told to be a hub.
 pub const COMMAND: &str = "idle-hub";
-
-/// By which name the others find it.
-pub const NAME: &str = "hub";
 
 /// What a stretch of time took.
 #[derive(Clone, Debug, Default)]
@@ -65,13 +63,17 @@ impl FromStr for Figures {
     }
 }
 
+/// Who it is: the others must know before they have heard of it.
+pub fn identity() -> Result<Identity> {
+    Ok(Identity::from_secret(&MeshSecret::from_bytes(SECRET), &NodeKey::from_bytes([1; 32]))?)
+}
+
 pub fn serve() -> Result<()> {
     super::more_files()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let network = Counting::default();
         let counters = Arc::clone(&network.counters);
-        let identity = Identity::from_secret(&MeshSecret::from_bytes(SECRET), &NodeKey::generate()?)?;
-        let builder = Mesh::builder(identity).name(NAME).listen(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let builder = Mesh::builder(identity()?).name("hub").listen(SocketAddr::from(([127, 0, 0, 1], 0)));
         let mesh = Arc::new(builder.network(Arc::new(network)).full_mesh(0).start().await?);
         println!("{}", mesh.local_addrs().first().context("it listens")?);
         let accepting = Arc::clone(&mesh);
@@ -86,16 +88,19 @@ pub fn serve() -> Result<()> {
         std::thread::spawn(move || tell.send(stdin().lock().lines().next()));
         let sessions: usize = told.await?.context("nothing was asked")??.parse()?;
         rest(&mesh, sessions).await?;
-        println!("{}", measure(&mesh, &counters).await?.line());
+        println!(
+            "{}",
+            measure(&mesh, &counters, if sessions == 0 { WINDOW_ALONE } else { WINDOW }).await?.line()
+        );
         streams.abort();
         anyhow::Ok(())
     })
 }
 
-async fn measure(mesh: &Mesh, counters: &Counters) -> Result<Figures> {
+async fn measure(mesh: &Mesh, counters: &Counters, window: Duration) -> Result<Figures> {
     let (before, woken) = (counters.read(), wakeups()?);
     let stretch = Stretch::begin();
-    tokio::time::sleep(WINDOW).await;
+    tokio::time::sleep(window).await;
     let (wall, cpu) = stretch.end();
     let (after, woken) = (counters.read(), wakeups()? - woken);
     let sessions = mesh.peers().iter().filter(|peer| peer.path.kind == PathKind::Direct).count();

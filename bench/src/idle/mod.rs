@@ -15,15 +15,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use net_mesh::{Identity, Mesh, MeshSecret, NodeKey};
+use net_mesh::{Identity, Mesh, MeshSecret, NodeId, NodeKey, PeerError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use hub::Figures;
 pub use hub::{COMMAND, serve};
-use hub::{Figures, NAME};
 
-/// How many others there are.
-const ROUNDS: [usize; 4] = [0, 1, 100, 1_000];
+/// How many others there are, unless the user says.
+const ROUNDS: [usize; 3] = [0, 1, 1_000];
 
 /// How many start at a time: each brings a handshake and a record for everybody.
 const AT_ONCE: usize = 20;
@@ -31,11 +31,17 @@ const AT_ONCE: usize = 20;
 /// How long one may take until it has its session: the last of a thousand are told a thousand records at once.
 const MEET: Duration = Duration::from_secs(300);
 
+/// Between two looks at whether something has come.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Between the last session and the measurement: until records are everywhere and probing has ended.
 const SETTLE: Duration = Duration::from_secs(45);
 
-/// How long is measured: six of QUIC's keep-alive intervals, two of the digests of records.
-const WINDOW: Duration = Duration::from_secs(60);
+/// How long is measured: everybody's record is renewed once in it.
+const WINDOW: Duration = Duration::from_secs(300);
+
+/// How long a node without others is measured, of which only its own wake-ups and processor time are of interest.
+const WINDOW_ALONE: Duration = Duration::from_secs(60);
 
 /// Headers of IPv4 and UDP, in bytes.
 const HEADERS: u64 = 28;
@@ -48,14 +54,19 @@ const QUIC_KEEP_ALIVE: f64 = (2 * (HEADERS + 27) + 1 + 5) as f64 / 10.0;
 /// Sessions are on loopback only, so the mesh needs no secret.
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 
-pub fn run() -> Result<()> {
+/// Rounds with so many others, or the usual ones.
+pub fn run(rounds: &[usize]) -> Result<()> {
     println!(
         "idle: a node and its idle sessions, {WINDOW:?} after {SETTLE:?} of rest; a bare QUIC keep-alive of 10 s needs \
          {QUIC_KEEP_ALIVE:.1} B/s both ways"
     );
     more_files()?;
     let mut alone = None;
-    for others in ROUNDS {
+    // Without others first: what a node costs anyway is taken off the other rounds.
+    let chosen = rounds.iter().copied().filter(|others| *others > 0);
+    let rounds: Vec<usize> =
+        if rounds.is_empty() { ROUNDS.into() } else { std::iter::once(0).chain(chosen).collect() };
+    for others in rounds {
         let figures = round(others).with_context(|| format!("with {others} others"))?;
         print(others, &figures, alone.get_or_insert(figures.clone()));
     }
@@ -66,17 +77,24 @@ pub fn run() -> Result<()> {
 fn round(others: usize) -> Result<Figures> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let hub = Hub::start()?;
+    let began = Instant::now();
     runtime.block_on(async {
         let mut leaves = Vec::new();
         while leaves.len() < others {
             let mut starting = JoinSet::new();
             for n in leaves.len()..others.min(leaves.len() + AT_ONCE) {
-                starting.spawn(timeout(MEET, leaf(n, hub.addr)));
+                starting.spawn(timeout(MEET, leaf(n, hub.at)));
             }
             while let Some(leaf) = starting.join_next().await {
                 leaves.push(leaf?.context("no session")??);
             }
         }
+        let start = Instant::now();
+        while leaves.iter().any(|(mesh, ..)| mesh.peers().len() < others) {
+            anyhow::ensure!(start.elapsed() < MEET, "not everyone has heard of everyone");
+            sleep(LOOK).await;
+        }
+        eprintln!("  {others} sessions and everyone's records after {:?}", began.elapsed());
         // The hub's process answers on a pipe, which must not stop the others from running.
         let (tell, told) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || tell.send(hub.measure(others)));
@@ -85,18 +103,22 @@ fn round(others: usize) -> Result<Figures> {
 }
 
 /// A node with a session to the hub and a stream on it.
-async fn leaf(n: usize, hub: SocketAddr) -> Result<(Mesh, net_mesh::SendStream, net_mesh::RecvStream)> {
+async fn leaf(
+    n: usize,
+    hub: (SocketAddr, NodeId),
+) -> Result<(Mesh, net_mesh::SendStream, net_mesh::RecvStream)> {
     let identity = Identity::from_secret(&MeshSecret::from_bytes(SECRET), &NodeKey::generate()?)?;
     let builder =
         Mesh::builder(identity).name(format!("leaf{n}")).listen(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let mesh = builder.bootstrap(hub).full_mesh(0).start().await?;
-    let hub = loop {
-        match mesh.resolve(NAME) {
-            Ok(hub) => break hub,
-            Err(_) => mesh.changed().await,
+    let mesh = builder.bootstrap(hub.0).full_mesh(0).start().await?;
+    let (mut send, recv) = loop {
+        match mesh.open_stream(hub.1).await {
+            Ok(stream) => break stream,
+            // Not heard of yet.
+            Err(PeerError::Unknown(_)) => sleep(LOOK).await,
+            Err(error) => return Err(error.into()),
         }
     };
-    let (mut send, recv) = mesh.open_stream(hub).await?;
     send.write_all(b"here").await?;
     Ok((mesh, send, recv))
 }
@@ -105,7 +127,7 @@ async fn leaf(n: usize, hub: SocketAddr) -> Result<(Mesh, net_mesh::SendStream, 
 struct Hub {
     process: Child,
     answers: BufReader<std::process::ChildStdout>,
-    addr: SocketAddr,
+    at: (SocketAddr, NodeId),
 }
 
 impl Hub {
@@ -114,8 +136,9 @@ impl Hub {
         command.arg(COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let answers = BufReader::new(process.stdout.take().context("no output")?);
-        let mut hub = Self { process, answers, addr: SocketAddr::from(([0; 4], 0)) };
-        hub.addr = hub.answer()?.parse()?;
+        let mut hub =
+            Self { process, answers, at: (SocketAddr::from(([0; 4], 0)), hub::identity()?.node_id()) };
+        hub.at.0 = hub.answer()?.parse()?;
         Ok(hub)
     }
 
@@ -141,14 +164,14 @@ impl Drop for Hub {
     }
 }
 
-/// What it took until `sessions` were there; then the figures of a stretch in which nothing was said.
+/// Waits until `sessions` are there, and all has become quiet.
 async fn rest(mesh: &Mesh, sessions: usize) -> Result<()> {
     let start = Instant::now();
     while mesh.peers().iter().filter(|peer| peer.path.kind == net_mesh::PathKind::Direct).count() < sessions {
         if start.elapsed() > MEET {
             bail!("fewer than {sessions} sessions");
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(LOOK).await;
     }
     sleep(SETTLE).await;
     Ok(())
