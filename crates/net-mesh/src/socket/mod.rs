@@ -16,6 +16,7 @@
 //! | [`send`] | which calls of the system does a batch become, and what is sent again? |
 //! | [`relay`] | where do relayed datagrams go, and how do packets leave over a circuit? |
 //! | [`early`] | what of frames that overtook the announcement of their label? |
+//! | [`system`] | what does the operating system do? |
 //! | [`overflow`] | what of packets that do not fit into one buffer for QUIC? |
 //!
 //! Sending never fails as far as QUIC can tell: what cannot be sent is a counted drop, as if the
@@ -32,6 +33,7 @@ mod ring;
 mod routes;
 mod send;
 pub(crate) mod slots;
+mod system;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +62,7 @@ use early::Early;
 use overflow::Overflow;
 use relay::Labels;
 use slots::{SlotId, Slots};
+pub(crate) use system::SystemSocket;
 
 use crate::driver::Clock;
 

@@ -47,7 +47,7 @@ fn packets_of_one_length_leave_together_and_the_last_may_be_shorter() {
 #[test]
 fn a_batch_larger_than_the_ring_leaves_its_last_packets_whole() {
     let mut ring = Ring::default();
-    ring.push(at(0), &[1; 1000], 1000);
+    ring.push(at(0), &[1; 1200], 1200);
     let large: Vec<u8> = (0..200_000u32).map(|n| (n / 1200) as u8).collect();
     ring.push(at(1), &large, 1200);
     let kept: Vec<u8> = ring.since(at(0), None).into_iter().flat_map(|run| run.bytes).collect();

@@ -86,7 +86,8 @@ impl MeshSocket {
         self.send_piece(route, transmit.contents, transmit.segment_size).map(|_| ())
     }
 
-    /// Sends on the wire of the destination's family. False if the system refuses; the only error is `WouldBlock`.
+    /// Sends on the wire of the destination's family. False if the system [refuses](is_refusal) to send there; the
+    /// only error is `WouldBlock`.
     pub(super) fn send_on_wire(&self, transmit: &Transmit<'_>) -> io::Result<bool> {
         let Some(wire) = self.wire(transmit.destination.is_ipv6()) else {
             self.drops.count(DropReason::SendFailed);
@@ -96,7 +97,7 @@ impl MeshSocket {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
                 tracing::trace!(to = %transmit.destination, error = %e, "datagram not sent");
                 self.drops.count(DropReason::SendFailed);
-                Ok(false)
+                Ok(!is_refusal(e.kind()))
             }
             result => result.map(|()| true),
         }
@@ -129,4 +130,21 @@ impl MeshSocket {
             self.slots.changed().add(routes);
         }
     }
+}
+
+/// Whether an error says that nothing can be sent there: there is no way, no address to send from, or a filter of
+/// this host's. Others are about one datagram or one moment, such as a size or a queue.
+const fn is_refusal(error: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        AddrNotAvailable, HostUnreachable, InvalidInput, NetworkDown, NetworkUnreachable, PermissionDenied,
+    };
+    matches!(
+        error,
+        NetworkUnreachable
+            | HostUnreachable
+            | NetworkDown
+            | AddrNotAvailable
+            | PermissionDenied
+            | InvalidInput
+    )
 }
