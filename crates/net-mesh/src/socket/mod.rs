@@ -159,6 +159,12 @@ impl MeshSocket {
         &self.slots
     }
 
+    /// What was dropped, for tests of what runs on the socket.
+    #[cfg(test)]
+    pub(crate) fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
     /// The local addresses, one per family in use.
     pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
         self.wires.iter().map(|w| w.local).collect()
