@@ -148,7 +148,7 @@ fn no_more_is_sent_again_than_the_bound_and_in_pieces_that_the_system_takes() {
     }
     bench.sent();
     let bytes = bench.socket.replay(slot, straight(1), RTT);
-    assert!(bytes <= 64 << 10 && bytes >= 48_000, "{bytes}");
+    assert!((48_000..=64 << 10).contains(&bytes), "{bytes}");
     let again = bench.sent();
     assert!(again.iter().all(|piece| piece.segment == Some(1200) && piece.bytes.len() <= 12_000));
     assert_eq!(again.iter().map(|piece| piece.bytes.len()).sum::<usize>(), bytes);
