@@ -181,9 +181,18 @@ impl Topology {
     /// Takes a host off a network, unless it is the only one. Nobody gets its addresses there.
     pub(crate) fn detach(&mut self, host: HostId, place: Place) {
         let realm = self.place(place);
-        let gone = self.host_mut(host).detach(realm);
-        for realm in &mut self.realms {
-            realm.routes.retain(|ip, _| !gone.contains(ip));
+        for ip in self.host_mut(host).detach(realm) {
+            self.unroute(realm, ip, Port::Host(host));
+        }
+    }
+
+    /// From `realm` outwards, makes `ip` unknown where it led to `port`. Elsewhere somebody else may have it.
+    fn unroute(&mut self, realm: RealmId, ip: IpAddr, port: Port) {
+        let (mut at, mut via) = (realm, port);
+        while self.realm(at).routes.get(&ip) == Some(&via) {
+            self.realms[at.0 as usize].routes.remove(&ip);
+            let Some(owner) = self.realm(at).owner else { return };
+            (at, via) = (self.gate(owner).outside, Port::Nat(owner));
         }
     }
 

@@ -7,9 +7,11 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{member, secs, with_public};
+use net_mesh_proto::id::NodeId;
 use net_mesh_proto::liveness::Health;
 use net_mesh_proto::node::Event;
 use net_mesh_proto::route::Route;
@@ -29,7 +31,7 @@ const HUBS: u32 = 3;
 /// How often each leaf and its hub say something, and how much at once: one in eight is busy, three are used, four are
 /// idle. Many datagrams at once are what a detector of silence mistakes most easily.
 const PACES: [(Duration, u64); 8] = [
-    (Duration::from_millis(50), 1),
+    (Duration::from_millis(200), 1),
     (secs(1), 1),
     (secs(2), 20),
     (secs(7), 3),
@@ -54,35 +56,40 @@ struct Tally {
     ended: u64,
     delivered: u64,
     slowest: Duration,
-    /// The first few false failures, for the message.
+    /// The first few of those, for the message.
     examples: Vec<String>,
+    /// Who travelled a circuit to whom when last heard of.
+    relayed: BTreeSet<(NodeIx, NodeId)>,
 }
 
 impl Tally {
     fn look(&mut self, seed: u64, world: &World, from: Time) {
         for ix in (0..world.len()).map(NodeIx) {
             for (at, event) in world.events(ix).filter(|(at, _)| *at >= from) {
-                match event {
-                    Event::Health { health: Health::Suspect, route: Route::Direct(_), .. } => {
-                        self.suspected += 1
-                    }
-                    Event::Health { health: Health::Failed, route: Route::Direct(_), .. } => {
-                        self.failed += 1;
-                        if self.examples.len() < 5 {
-                            self.examples.push(format!("seed {seed} {ix:?} {at:?} {event:?}"));
-                        }
-                    }
-                    Event::Path { route: Route::Relayed(_), .. } => {
-                        self.left += 1;
-                        if self.examples.len() < 5 {
-                            self.examples.push(format!("seed {seed} {ix:?} {at:?} {event:?}"));
-                        }
-                    }
-                    Event::SessionDown { .. } => self.ended += 1,
-                    _ => {}
+                if self.count(ix, event) && self.examples.len() < 5 {
+                    self.examples.push(format!("seed {seed} {ix:?} {at:?} {event:?}"));
                 }
             }
         }
+    }
+
+    /// Whether it should not have happened.
+    fn count(&mut self, ix: NodeIx, event: &Event) -> bool {
+        match event {
+            Event::Health { health: Health::Suspect, route: Route::Direct(_), .. } => self.suspected += 1,
+            Event::Health { health: Health::Failed, route: Route::Direct(_), .. } => {
+                self.failed += 1;
+                return true;
+            }
+            Event::Path { peer, route: Route::Relayed(_), .. } if self.relayed.insert((ix, *peer)) => {
+                self.left += 1;
+                return true;
+            }
+            Event::Path { peer, route: Route::Direct(_), .. } => _ = self.relayed.remove(&(ix, *peer)),
+            Event::SessionDown { .. } => self.ended += 1,
+            _ => {}
+        }
+        false
     }
 
     fn per_day(&self, count: u64) -> f64 {
@@ -91,6 +98,7 @@ impl Tally {
 }
 
 fn run(seed: u64, link: &Link, tally: &mut Tally) {
+    tally.relayed.clear();
     let mut world = with_public(seed, HUBS, &Link::default());
     let leaves: Vec<NodeIx> = PACES
         .iter()

@@ -59,6 +59,10 @@ pub const HOLD: Duration = Duration::from_secs(1);
 /// The same after many relapses.
 pub const HOLD_MOST: Duration = Duration::from_secs(60);
 
+/// Late answers that come within this time come at once: probes are never sent faster than every 25 ms, and those
+/// of a way under suspicion are 50 ms apart at least.
+const BUNCH: Duration = Duration::from_millis(20);
+
 /// A suspicion that an answer ends sooner than this was a hiccup, and is no relapse.
 const HICCUP: Duration = Duration::from_millis(500);
 
@@ -138,6 +142,8 @@ pub struct Detector {
     out: Delivery,
     back: Delivery,
     traffic: Traffic,
+    /// The least of the round-trip times that came late and all at once, and when the first of them came.
+    late_rtt: Option<(Time, Duration)>,
     /// Since when at least [`FEW`] datagrams wait for an answer.
     pressing: Option<Time>,
 }
@@ -165,6 +171,7 @@ impl Detector {
             out: Delivery::new(),
             back: Delivery::new(),
             traffic: Traffic { sent: 0, received: 0, heard: None, waiting: None },
+            late_rtt: None,
             pressing: None,
         }
     }
@@ -264,7 +271,7 @@ impl Detector {
             self.note_odds(earlier == nonce);
         }
         let rtt = now - probe.at;
-        self.rtt.sample(rtt);
+        self.note_rtt(now, rtt, probe.late);
         (self.frame, self.answered, self.unanswered) = (Some(now), Some(now), 0);
         if nonce > self.newest {
             self.newest = nonce;
@@ -277,6 +284,23 @@ impl Detector {
         self.good += 1;
         self.good_since.get_or_insert(probe.at);
         Some(rtt)
+    }
+
+    /// What a stall held back comes all at once, and says nothing of how long answers take. Late answers count once
+    /// another one is late on its own: then the way has become longer.
+    fn note_rtt(&mut self, now: Time, rtt: Duration, late: bool) {
+        let earlier = self.late_rtt.take();
+        if !late {
+            return self.rtt.sample(rtt);
+        }
+        match earlier {
+            Some((at, least)) if now.since(at) < BUNCH => self.late_rtt = Some((at, least.min(rtt))),
+            Some((_, least)) => {
+                self.rtt.sample(least);
+                self.late_rtt = Some((now, rtt));
+            }
+            None => self.late_rtt = Some((now, rtt)),
+        }
     }
 
     /// An outage says nothing of what the way loses when it works.
@@ -389,7 +413,8 @@ impl Detector {
     }
 
     fn has_failed(&self, now: Time, excuse: Time, witness: Witness) -> bool {
-        let silent_since = self.answered.unwrap_or(self.since).max(excuse);
+        // Of an idle way the last answer may be long ago: it was not asked.
+        let silent_since = self.answered.map_or(self.since, |at| at.max(self.since)).max(excuse);
         let limit = match witness {
             Witness::Others => FAIL_AFTER,
             Witness::Nobody => FAIL_ALONE,

@@ -75,6 +75,11 @@ impl Session {
         };
         let (route, standing, relay) = best?;
         let (_, since) = current.detector.reason();
+        // Whatever silences the one may silence the other: it counts for what it has answered since.
+        let alive = self.way(route).and_then(|way| way.detector.answered()).is_some_and(|at| at >= since);
+        if !alive && current.standing() >= Standing::Stirring {
+            return None;
+        }
         match (current.standing(), standing) {
             (Standing::Good, Standing::Good) => self.preferred(now),
             (Standing::Lossy, Standing::Good) => self.cleaner(now),
@@ -105,10 +110,14 @@ impl Session {
         better.min_by_key(|way| (way.is_relay(), rtt(way))).map(|way| way.route)
     }
 
-    fn is_better(&self, _now: Time, way: &Way, current: &Way) -> bool {
-        // The peer has moved there, and is not heard on the way of before any more, or leads.
+    fn is_better(&self, now: Time, way: &Way, current: &Way) -> bool {
+        // The peer has moved there, and is not heard on the way of before any more, or leads. It may not know yet that
+        // this side has moved as well: two that follow each other at once never meet.
         let announced = self.theirs.filter(|(theirs, _)| *theirs == way.route);
-        let gone = announced.is_some_and(|(_, since)| current.detector.heard().is_none_or(|at| at < since));
+        let gone = announced.is_some_and(|(_, since)| {
+            let silent = current.detector.heard().is_none_or(|at| at < since);
+            silent && now.since(since) >= current.detector.rtt().patience()
+        });
         match (current.route, way.route) {
             (Route::Relayed(_), Route::Direct(_)) => true,
             (Route::Direct(_), Route::Relayed(_)) => false,

@@ -47,6 +47,11 @@ impl Flow {
     pub const fn is_complete(&self) -> bool {
         self.published == self.delivered
     }
+
+    /// The sender runs anew: what has not arrived goes on another connection.
+    pub(super) const fn forget_sent(&mut self) {
+        self.sent = None;
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -245,6 +245,8 @@ impl World {
         if seat.machine.is_some() {
             return;
         }
+        // Connections are numbered from the beginning again.
+        self.flows.iter_mut().filter(|((from, _), _)| *from == ix).for_each(|(_, flow)| flow.forget_sent());
         seat.config.boot += 1;
         seat.config.unix_ms = BEGINNING + now.as_millis();
         let machine = Machine::start(&mut self.net, now, seat.host, seat.config.clone(), seat.port);

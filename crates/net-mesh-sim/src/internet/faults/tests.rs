@@ -171,3 +171,20 @@ fn a_stall_by_hand_holds_what_is_sent_until_it_is_over() {
         Some(secs(3) + Duration::from_millis(20))
     );
 }
+
+#[test]
+fn a_host_that_moves_takes_no_address_from_hosts_of_other_homes() {
+    let mut net = Internet::new(1);
+    let homes: Vec<Place> =
+        (0..5).map(|_| Place::Behind(net.add_nat(Place::Public, Nat::full_cone()))).collect();
+    let [one, other, server] = [homes[0], homes[4], Place::Public].map(|place| {
+        let host = net.add_host(place);
+        bound(&mut net, host)
+    });
+    assert_eq!(net.ips(one), net.ips(other), "homes use few ranges");
+    let there = address(&net, server);
+    let seen = send(&mut net, secs(0), other, there, 9).unwrap();
+    net.attach(one, homes[1], Families::V4);
+    net.detach(one, homes[0]);
+    assert!(send(&mut net, secs(1), server, seen, 9).is_some());
+}
