@@ -39,6 +39,9 @@ const SOCKET_BUFFER: usize = 4 << 20;
 pub trait Network: Send + Sync + Debug + 'static {
     /// Opens a UDP socket on `addr`; port 0 lets the network choose.
     ///
+    /// Where its `try_send` fails because there is no way to the destination, the node takes the next way at once;
+    /// where it keeps such errors to itself, the node finds out by silence.
+    ///
     /// # Errors
     /// If the address cannot be used or the port is taken.
     fn bind(&self, addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;

@@ -186,7 +186,7 @@ mod tests {
         }
 
         fn received(&self, session: &Arc<PeerRoutes>, ms: u64, port: u16, datagrams: u64) {
-            if session.received(at(ms), route(port), datagrams) {
+            if session.received(at(ms), route(port), datagrams, 7).untold {
                 self.changed.add(session);
             }
         }
@@ -245,10 +245,10 @@ mod tests {
     #[test]
     fn a_handshake_is_told_of_when_its_peer_is_known() {
         let strange = Arc::new(PeerRoutes::new(SlotId::for_test(1)));
-        assert!(!strange.received(at(1), route(1), 1), "a stranger wakes nobody");
+        assert!(!strange.received(at(1), route(1), 1, 7).untold, "a stranger wakes nobody");
         assert_eq!(strange.settle(), (None, true));
         assert_eq!(strange.settle(), (None, false), "once");
-        assert!(!strange.received(at(2), route(1), 1), "it is in the list");
+        assert!(!strange.received(at(2), route(1), 1, 7).untold, "it is in the list");
     }
 
     #[test]

@@ -174,10 +174,11 @@ impl MeshSocket {
     /// Counts what of a batch came from an entry's peer.
     fn count(&self, entry: &Entry) {
         let (Some(found), Some(id)) = (&entry.found, entry.id) else { return };
-        if found.routes.received(self.clock.now(), entry.route, entry.ours) {
+        let news = found.routes.received(self.clock.now(), entry.route, entry.ours, id);
+        if news.untold {
             self.slots.changed().add(&found.routes);
         }
-        if found.routes.learn(id) {
+        if news.new_id {
             self.slots.learn(found.slot, id);
         }
     }

@@ -48,6 +48,25 @@ pub(super) struct Lines {
     pub(super) settled: bool,
 }
 
+/// What is new of a session after something arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// There is something to tell of its counts, and was not before.
+    pub(super) untold: bool,
+    /// Its peer uses a connection id that it has not used before.
+    pub(super) new_id: bool,
+}
+
+impl State {
+    /// Changes the counts. True if there is now something to tell of the session, and was not before.
+    fn count(&mut self, change: impl FnOnce(&mut Counts)) -> bool {
+        let before = self.counts.changed();
+        change(&mut self.counts);
+        // A handshake's counts wait until it is known whose they are.
+        self.settled && !before
+    }
+}
+
 impl PeerRoutes {
     pub(super) fn new(slot: SlotId) -> Self {
         Self { slot, state: Mutex::default(), ring: Mutex::default() }
@@ -115,30 +134,18 @@ impl PeerRoutes {
     /// Counts datagrams that were sent over `route`. True if there is now something to tell of the session, and
     /// was not before.
     pub(super) fn sent(&self, now: Time, route: Route, datagrams: u64) -> bool {
-        self.count(|counts| counts.sent(now, route, datagrams))
+        self.state().count(|counts| counts.sent(now, route, datagrams))
     }
 
-    /// Counts datagrams that arrived over `route`. True as for [`sent`](Self::sent).
-    pub(super) fn received(&self, now: Time, route: Route, datagrams: u64) -> bool {
-        self.count(|counts| counts.received(now, route, datagrams))
-    }
-
-    fn count(&self, change: impl FnOnce(&mut Counts)) -> bool {
+    /// Counts datagrams that arrived over `route`, the last of them with `id`, a connection id that this node chose.
+    pub(super) fn received(&self, now: Time, route: Route, datagrams: u64, id: u64) -> News {
         let mut state = self.state();
-        let before = state.counts.changed();
-        change(&mut state.counts);
-        // A handshake's counts wait until it is known whose they are.
-        state.settled && !before
-    }
-
-    /// Whether `id`, a connection id that the peer uses, is new here; it is not for the next one who asks.
-    pub(super) fn learn(&self, id: u64) -> bool {
-        let ids = &mut self.state().ids;
-        let new = !ids.contains(&id);
-        if new {
-            remember_id(ids, id);
+        let untold = state.count(|counts| counts.received(now, route, datagrams));
+        let new_id = !state.ids.contains(&id);
+        if new_id {
+            remember_id(&mut state.ids, id);
         }
-        new
+        News { untold, new_id }
     }
 
     /// Lets `tell` see and tell the session's counts.

@@ -447,7 +447,8 @@ impl Table {
 
     fn accept(&mut self, slot: SlotId, route: Route) -> bool {
         let Some(entry) = self.slots.get(&slot) else { return false };
-        let (owner, used) = (entry.owner, entry.routes.chosen());
+        let (owner, used) = (entry.owner, entry.routes.lines());
+        let in_use = |r: Route| used.is_some_and(|lines| lines.route == r || lines.also == Some(r));
         match self.by_source.get(&route).copied() {
             Some(source) if source.slot == slot => return true,
             Some(source) if source.proven => {
@@ -470,7 +471,7 @@ impl Table {
             _ => {}
         }
         let oldest =
-            entry.sources.iter().find(|r| entry.sources.len() >= MAX_ACCEPTED && Some(**r) != used).copied();
+            entry.sources.iter().find(|r| entry.sources.len() >= MAX_ACCEPTED && !in_use(**r)).copied();
         if let Some(oldest) = oldest {
             self.unpoint(oldest);
         }

@@ -203,13 +203,16 @@ fn a_connection_takes_over_the_route_of_another_one_with_the_same_peer() {
 fn the_routes_a_session_has_had_are_bounded_and_the_one_in_use_stays() {
     let slots = slots();
     let session = settled(&slots, 1, &[addr(1)]);
-    for n in 2..100 {
+    assert!(slots.accept(session, addr(2)));
+    assert!(slots.set_route(session, addr(1), Some(addr(3))));
+    for n in 4..100 {
         assert!(slots.accept(session, addr(n)));
     }
     let known = (1..100).filter(|n| slots.by_source(addr(*n)).is_some()).count();
     assert_eq!(known, MAX_ACCEPTED);
     assert!(slots.by_source(addr(1)).is_some());
     assert!(slots.by_source(addr(2)).is_none());
+    assert!(slots.by_source(addr(3)).is_some(), "copies go there");
     assert!(slots.by_source(addr(99)).is_some());
 }
 
