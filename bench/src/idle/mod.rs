@@ -25,8 +25,8 @@ pub use hub::{COMMAND, serve};
 /// How many others there are, unless the user says.
 const ROUNDS: [usize; 3] = [0, 1, 1_000];
 
-/// How many start at a time: each brings a handshake and a record for everybody.
-const AT_ONCE: usize = 20;
+/// How many start at a time: no more than a node admits strangers without asking twice.
+const AT_ONCE: usize = 100;
 
 /// How long one may take until it has its session: the last of a thousand are told a thousand records at once.
 const MEET: Duration = Duration::from_secs(300);
