@@ -19,10 +19,12 @@ use std::sync::Arc;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::task::Poll;
 
-use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
+use quinn::AsyncUdpSocket;
 use socket2::{Domain, Protocol, Socket, Type};
 pub use watch::{Change, Changes};
 pub(crate) use watch::{Kinds, Watch, words};
+
+use crate::socket::SystemSocket;
 
 /// Receive and send buffer asked of the system for each socket, in bytes.
 ///
@@ -70,7 +72,7 @@ impl Network for SystemNetwork {
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
         socket.bind(&addr.into())?;
-        TokioRuntime.wrap_udp_socket(socket.into())
+        Ok(SystemSocket::new(socket.into())?)
     }
 
     fn ips(&self) -> Vec<IpAddr> {

@@ -13,8 +13,10 @@
 //! | [`counts`] | what has passed over each route? |
 //! | [`ring`] | what was sent lately, for the case that its route is dead? |
 //! | [`receive`] | what is this datagram, and whose? |
+//! | [`send`] | which calls of the system does a batch become, and what is sent again? |
 //! | [`relay`] | where do relayed datagrams go, and how do packets leave over a circuit? |
 //! | [`early`] | what of frames that overtook the announcement of their label? |
+//! | [`system`] | what does the operating system do? |
 //! | [`overflow`] | what of packets that do not fit into one buffer for QUIC? |
 //!
 //! Sending never fails as far as QUIC can tell: what cannot be sent is a counted drop, as if the
@@ -29,7 +31,9 @@ mod receive;
 mod relay;
 mod ring;
 mod routes;
+mod send;
 pub(crate) mod slots;
+mod system;
 #[cfg(test)]
 mod tests;
 
@@ -54,12 +58,11 @@ use quinn_proto::HashedConnectionIdGenerator;
 use tokio::sync::mpsc;
 
 pub(crate) use counters::DropCounters;
-use counts::Counts;
 use early::Early;
 use overflow::Overflow;
 use relay::Labels;
-use routes::PeerRoutes;
 use slots::{SlotId, Slots};
+pub(crate) use system::SystemSocket;
 
 use crate::driver::Clock;
 
@@ -107,7 +110,6 @@ struct Wire {
 pub(crate) struct MeshSocket {
     wires: Vec<Wire>,
     slots: Slots,
-    counts: Counts,
     clock: Clock,
     labels: Labels,
     early: Early,
@@ -141,7 +143,6 @@ impl MeshSocket {
         Ok(Arc::new(Self {
             wires,
             slots: Slots::new(Arc::clone(&drops)),
-            counts: Counts::default(),
             clock,
             labels: Labels::new(limits, clock),
             early: Early::default(),
@@ -156,6 +157,12 @@ impl MeshSocket {
     /// The table of peers.
     pub(crate) const fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// What was dropped, for tests of what runs on the socket.
+    #[cfg(test)]
+    pub(crate) fn drops(&self) -> &DropCounters {
+        &self.drops
     }
 
     /// The local addresses, one per family in use.
@@ -185,141 +192,27 @@ impl MeshSocket {
         self.slots.routes(slot.addr())?.chosen()
     }
 
-    /// Sends again what was sent on `slot` since something was last heard over `old`, or `rtt` before. Returns the
-    /// bytes sent.
-    pub(crate) fn replay(&self, slot: SlotId, old: Route, rtt: Duration) -> usize {
-        let Some(routes) = self.slots.routes(slot.addr()) else { return 0 };
-        let Some((route, _)) = routes.lines() else { return 0 };
-        let heard = self.counts.heard(slot, old);
-        let after = heard.map(|at| Time::ZERO + at.since(Time::ZERO).saturating_sub(rtt));
-        let mut bytes = 0;
-        for batch in routes.since(after) {
-            let segment_size = (batch.bytes.len() > batch.segment).then_some(batch.segment);
-            let destination = slot.addr();
-            let transmit =
-                Transmit { destination, ecn: None, contents: &batch.bytes, segment_size, src_ip: None };
-            if self.send_line(slot, &routes, route, &transmit).is_err() {
-                // QUIC repeats the rest in its own time.
-                self.drops.count(DropReason::SendBufferFull);
-                break;
-            }
-            bytes += batch.bytes.len();
-        }
-        bytes
-    }
-
-    /// At most `max` of the counts of traffic that have changed since they were last taken.
+    /// At most `max` of the counts of traffic that have changed since they were last taken; the rest comes with the
+    /// next call. Only sessions whose peer is known have counts here.
     pub(crate) fn sample(&self, max: usize) -> Vec<(SlotId, Route, Traffic)> {
-        self.counts.take(max)
+        self.slots.changed().take(max)
     }
 
-    /// Waits until there is something to [`sample`](Self::sample).
+    /// Waits until there is something to [`sample`](Self::sample), and resolves once for it: again only when there
+    /// has been a sample, and something was left by it or has changed since. May be dropped while it waits.
     pub(crate) async fn traffic(&self) {
-        self.counts.news().await;
-    }
-
-    /// Sends a frame of the mesh's own. If that is not possible now, it is lost and counted. False if the system
-    /// refuses to send there.
-    pub(crate) fn send_frame(&self, route: Route, frame: &[u8]) -> bool {
-        let sent = match route {
-            Route::Direct(to) => {
-                let transmit = Transmit {
-                    destination: to,
-                    ecn: None,
-                    contents: frame,
-                    segment_size: None,
-                    src_ip: None,
-                };
-                self.send_on_wire(&transmit)
-            }
-            Route::Relayed(circuit) => self.send_over(circuit, frame, frame.len().max(1)).map(|()| true),
-        };
-        sent.unwrap_or_else(|_| {
-            self.drops.count(DropReason::SendBufferFull);
-            true
-        })
+        self.slots.changed().news().await;
     }
 
     /// Forgets what has waited long enough. To be called every second or so.
     pub(crate) fn sweep(&self) {
         let limit = self.clock.now().since(Time::ZERO).saturating_sub(KEPT);
         self.slots.sweep(Time::ZERO + limit);
-        self.counts.retain(|slot, route| self.slots.leads(slot, route));
         self.early.sweep(&self.drops);
-    }
-
-    /// Sends one datagram that is not QUIC.
-    pub(crate) fn send_raw(&self, to: SocketAddr, contents: &[u8]) {
-        let transmit = Transmit { destination: to, ecn: None, contents, segment_size: None, src_ip: None };
-        if self.send_on_wire(&transmit).is_err() {
-            self.drops.count(DropReason::SendBufferFull);
-        }
-    }
-
-    /// Sends QUIC's packets over a route of their session's, and keeps them for the case that it is dead. The only error
-    /// is `WouldBlock`.
-    fn send_line(
-        &self,
-        slot: SlotId,
-        routes: &PeerRoutes,
-        route: Route,
-        transmit: &Transmit<'_>,
-    ) -> io::Result<()> {
-        self.send_on(route, transmit)?;
-        let now = self.clock.now();
-        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        self.counts.sent(now, slot, route, transmit.contents.len().div_ceil(segment));
-        routes.remember(now, transmit.contents, segment);
-        Ok(())
     }
 
     fn wire(&self, v6: bool) -> Option<&Wire> {
         self.wires.iter().find(|w| w.local.is_ipv6() == v6)
-    }
-
-    /// Sends a copy of QUIC's packets over a second route. Nobody waits for it.
-    fn send_copy(&self, slot: SlotId, route: Route, transmit: &Transmit<'_>) {
-        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        let datagrams = transmit.contents.len().div_ceil(segment);
-        match self.send_on(route, transmit) {
-            Ok(()) => self.counts.sent(self.clock.now(), slot, route, datagrams),
-            Err(_) => self.drops.add(DropReason::SendBufferFull, datagrams),
-        }
-    }
-
-    /// Sends QUIC's packets over a route. The only error is `WouldBlock`.
-    fn send_on(&self, route: Route, transmit: &Transmit<'_>) -> io::Result<()> {
-        match route {
-            Route::Direct(destination) => self
-                .send_on_wire(&Transmit {
-                    destination,
-                    ecn: None,
-                    contents: transmit.contents,
-                    segment_size: transmit.segment_size,
-                    src_ip: None,
-                })
-                .map(|_| ()),
-            Route::Relayed(circuit) => {
-                let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-                self.send_over(circuit, transmit.contents, segment)
-            }
-        }
-    }
-
-    /// Sends on the wire of the destination's family. False if the system refuses; the only error is `WouldBlock`.
-    fn send_on_wire(&self, transmit: &Transmit<'_>) -> io::Result<bool> {
-        let Some(wire) = self.wire(transmit.destination.is_ipv6()) else {
-            self.drops.count(DropReason::SendFailed);
-            return Ok(false);
-        };
-        match wire.socket.try_send(transmit) {
-            Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
-                tracing::trace!(to = %transmit.destination, error = %e, "datagram not sent");
-                self.drops.count(DropReason::SendFailed);
-                Ok(false)
-            }
-            result => result.map(|()| true),
-        }
     }
 }
 
@@ -334,13 +227,8 @@ impl AsyncUdpSocket for MeshSocket {
             // The peer's slot went while QUIC still had something to say to it.
             return Ok(());
         };
-        if let Some((route, also)) = routes.lines() {
-            let Some(slot) = SlotId::of(transmit.destination) else { return Ok(()) };
-            self.send_line(slot, &routes, route, transmit)?;
-            if let Some(also) = also {
-                self.send_copy(slot, also, transmit);
-            }
-            return Ok(());
+        if let Some(lines) = routes.lines() {
+            return self.send_lines(&routes, lines, transmit);
         }
         for candidate in routes.candidates() {
             // One full buffer must not keep the others from being tried; QUIC repeats what is lost.

@@ -2,8 +2,12 @@
 //!
 //! QUIC's packets can be sent again as they are: a receiver drops what it has had (RFC 9000 §12.3). So when a route
 //! dies, what was on it goes over the next one without waiting for anybody's timeout.
+//!
+//! Batches are copied, whole, into one buffer that is written round and round. It grows with what is sent, so that
+//! a session that says little holds little.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use net_mesh_proto::time::Time;
 
@@ -11,84 +15,103 @@ use net_mesh_proto::time::Time;
 /// take long to pass a slow relay.
 pub(super) const RING_BYTES: usize = 64 << 10;
 
-/// A batch of packets, `segment` bytes each but the last.
+/// Batches kept for one session: small packets must not cost more to describe than to keep.
+pub(super) const MAX_BATCHES: usize = 1024;
+
+/// Bytes up to which packets of one length are put together again, so that they leave in one call.
+const MAX_RUN: usize = 60_000;
+
+/// Packets, `segment` bytes each but the last, that left together.
 #[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) at: Time,
+struct Batch {
+    at: Time,
+    segment: usize,
+    /// Where in the buffer they are.
+    bytes: Range<usize>,
+}
+
+/// Packets to be sent again, `segment` bytes each but the last.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Run {
     pub(super) segment: usize,
     pub(super) bytes: Vec<u8>,
 }
 
-/// The last packets of a session. Empty ones hold no memory.
+/// The last packets of a session. An empty one holds no memory.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
+    buffer: Vec<u8>,
+    /// Where the next batch goes.
+    end: usize,
+    /// Oldest first. Those of the round before lie behind `end`, the others before it.
     batches: VecDeque<Batch>,
-    bytes: usize,
-    /// The buffer that was freed last, to be filled again.
-    spare: Vec<u8>,
 }
 
 impl Ring {
-    /// Keeps a batch that was sent; of one that is too large, its end.
+    /// Keeps a batch that was sent; of one that is too large, its last packets.
     pub(super) fn push(&mut self, at: Time, contents: &[u8], segment: usize) {
         let segment = segment.max(1);
         let over = contents.len().saturating_sub(RING_BYTES).div_ceil(segment) * segment;
         let Some(contents) = contents.get(over..).filter(|contents| !contents.is_empty()) else { return };
-        while self.bytes + contents.len() > RING_BYTES {
-            let Some(oldest) = self.batches.pop_front() else { break };
-            self.bytes -= oldest.bytes.len();
-            self.spare = oldest.bytes;
+        if self.end + contents.len() > RING_BYTES {
+            self.forget_behind(usize::MAX);
+            self.end = 0;
         }
-        let mut bytes = std::mem::take(&mut self.spare);
-        bytes.clear();
-        bytes.extend_from_slice(contents);
-        self.bytes += contents.len();
+        let bytes = self.end..self.end + contents.len();
+        self.forget_behind(bytes.end);
+        if self.batches.len() >= MAX_BATCHES {
+            self.batches.pop_front();
+        }
+        if bytes.end <= self.buffer.len() {
+            self.buffer[bytes.clone()].copy_from_slice(contents);
+        } else {
+            self.buffer.truncate(bytes.start);
+            if bytes.end > self.buffer.capacity() {
+                let capacity = (bytes.end * 2).min(RING_BYTES);
+                self.buffer.reserve_exact(capacity - self.buffer.len());
+            }
+            self.buffer.extend_from_slice(contents);
+        }
+        self.end = bytes.end;
         self.batches.push_back(Batch { at, segment, bytes });
     }
 
-    /// What was sent after `after`, oldest first; taken out, since sending it puts it in again.
-    pub(super) fn take_since(&mut self, after: Option<Time>) -> Vec<Batch> {
-        let all = std::mem::take(&mut self.batches);
-        self.bytes = 0;
-        all.into_iter().filter(|batch| after.is_none_or(|after| batch.at > after)).collect()
+    /// What was sent at `after` or later, oldest first. It is sent again at `now`.
+    pub(super) fn since(&mut self, now: Time, after: Option<Time>) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for batch in self.batches.iter_mut().filter(|batch| after.is_none_or(|after| batch.at >= after)) {
+            batch.at = now;
+            let bytes = &self.buffer[batch.bytes.clone()];
+            match runs.last_mut().filter(|run| run.takes(batch.segment, bytes.len())) {
+                Some(run) => run.bytes.extend_from_slice(bytes),
+                None => runs.push(Run { segment: batch.segment, bytes: bytes.to_vec() }),
+            }
+        }
+        runs
     }
 
     /// When the last batch was sent.
     pub(super) fn last(&self) -> Option<Time> {
         self.batches.back().map(|batch| batch.at)
     }
+
+    /// Forgets the batches of the round before that begin before `limit`.
+    fn forget_behind(&mut self, limit: usize) {
+        let behind = self.end..limit;
+        while self.batches.front().is_some_and(|oldest| behind.contains(&oldest.bytes.start)) {
+            self.batches.pop_front();
+        }
+    }
+}
+
+impl Run {
+    /// Whether `len` bytes in packets of `segment` can follow: only the last packet of a run may be shorter.
+    const fn takes(&self, segment: usize, len: usize) -> bool {
+        let joins = segment == self.segment || (len <= segment && segment < self.segment);
+        joins && self.bytes.len().is_multiple_of(self.segment) && self.bytes.len() + len <= MAX_RUN
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(ms: u64) -> Time {
-        Time::from_millis(ms)
-    }
-
-    #[test]
-    fn the_last_packets_are_kept_and_what_was_answered_is_left_out() {
-        let mut ring = Ring::default();
-        (0..10).for_each(|n| ring.push(at(n), &[n as u8; 100], 100));
-        let since: Vec<u8> = ring.take_since(Some(at(6))).iter().map(|batch| batch.bytes[0]).collect();
-        assert_eq!(since, [7, 8, 9]);
-        assert!(ring.take_since(None).is_empty(), "they are kept again when they are sent again");
-    }
-
-    #[test]
-    fn no_more_is_kept_than_the_bound() {
-        let mut ring = Ring::default();
-        for n in 0..200 {
-            ring.push(at(n), &[n as u8; 12_000], 1200);
-            assert!(ring.bytes <= RING_BYTES);
-        }
-        assert_eq!(ring.take_since(None).len(), 5);
-        let large = vec![7; 200_000];
-        ring.push(at(0), &large, 1200);
-        let kept = ring.take_since(None);
-        assert!(kept[0].bytes.len() <= RING_BYTES && kept[0].bytes.len() > RING_BYTES - 1200);
-        // A batch is cut between two packets: its end stays whole.
-        assert_eq!((200_000 - kept[0].bytes.len()) % 1200, 0);
-    }
-}
+#[path = "ring_tests.rs"]
+mod tests;

@@ -212,3 +212,38 @@ fn the_routes_a_session_has_had_are_bounded_and_the_one_in_use_stays() {
     assert!(slots.by_source(addr(2)).is_none());
     assert!(slots.by_source(addr(99)).is_some());
 }
+
+#[test]
+fn a_dial_of_somebody_else_keeps_its_route_until_it_ends() {
+    let slots = slots();
+    let session = settled(&slots, 1, &[addr(1)]);
+    let dial = slots.dial(Some(node(2)), &[addr(2)]).unwrap();
+    assert!(!slots.accept(session, addr(2)));
+    assert!(!slots.set_route(session, addr(2), None));
+    assert!(slots.set_route(session, addr(1), Some(addr(2))), "what is lost is a copy");
+    assert_eq!(slots.routes(session.addr()).unwrap().lines().unwrap().also, None);
+    assert_eq!(slots.by_source(addr(2)).unwrap().slot, dial);
+    slots.release(dial);
+    assert!(slots.accept(session, addr(2)));
+    let same = slots.dial(Some(node(1)), &[addr(3)]).unwrap();
+    assert!(slots.accept(session, addr(3)), "its own peer's");
+    assert_eq!(slots.by_source(addr(3)).unwrap().slot, session);
+    slots.release(same);
+}
+
+#[test]
+fn the_connection_ids_of_a_slot_are_bounded_and_end_with_it() {
+    let slots = slots();
+    let (a, b) = (settled(&slots, 1, &[addr(1)]), settled(&slots, 2, &[addr(2)]));
+    for id in 0..10 {
+        slots.learn(a, id);
+    }
+    assert_eq!((0..10).filter(|id| slots.is_in_use(*id)).count(), MAX_IDS);
+    slots.learn(b, 9);
+    slots.learn(b, 10);
+    slots.release(b);
+    assert!(slots.is_in_use(9), "it was another's first");
+    assert!(!slots.is_in_use(10));
+    slots.release(a);
+    assert!((0..11).all(|id| !slots.is_in_use(id)));
+}
