@@ -19,6 +19,11 @@ const PIECES: usize = 8;
 /// Fewer packets than this in a piece, fewer pieces than that, and fewer packets in all, say nothing about a share of loss.
 const ENOUGH: (u32, usize, u64) = (8, 4, 80);
 
+/// With fewer packets in all than this, a share of loss in this range may be chance: of 80 packets on a way that loses a
+/// twentieth, one sample in two hundred shows an eighth, and there is a sample after each answer.
+const SURE: u64 = 200;
+const UNSURE: core::ops::Range<u16> = 50..250;
+
 /// Packets of which none arrived that are more than chance: at a loss of a fifth, eight in a row are lost once in
 /// 400 000 times.
 const NONE_OF: u32 = 8;
@@ -167,6 +172,9 @@ impl Delivery {
         let known = losses.get_mut(..count).filter(|_| count >= pieces && all_sent >= in_all)?;
         known.sort_unstable();
         let whole = u16::try_from(all_sent.saturating_sub(all_arrived) * 1000 / all_sent).unwrap_or(1000);
+        if all_sent < SURE && UNSURE.contains(&whole) {
+            return None;
+        }
         known.get((count - 1) / 2).map(|median| (*median).min(whole))
     }
 }

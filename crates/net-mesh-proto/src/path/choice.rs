@@ -75,6 +75,8 @@ impl Session {
         };
         let (route, standing, relay) = best?;
         let (_, since) = current.detector.reason();
+        // One that answers now and then is not silent since it fell under suspicion.
+        let silent = current.detector.answered().map_or(since, |at| at.max(since));
         // Whatever silences the one may silence the other: it counts for what it has answered since.
         let alive = self.way(route).and_then(|way| way.detector.answered()).is_some_and(|at| at >= since);
         if !alive && current.standing() >= Standing::Stirring {
@@ -85,13 +87,12 @@ impl Session {
             (Standing::Lossy, Standing::Good) => self.cleaner(now),
             (Standing::Failed, Standing::Good | Standing::Lossy | Standing::Stirring) => Some(route),
             (Standing::Stirring | Standing::Silent, Standing::Good) => {
-                let patience = if current.standing() == Standing::Silent { COPIES_FOR } else { WATCHED_FOR };
-                let lasts = now.since(since) >= patience;
+                let lasts = now.since(silent) >= COPIES_FOR || now.since(since) >= WATCHED_FOR;
                 // Another straight way is as good in kind: there is nothing to wait for.
                 let straight = !relay && current.route.direct().is_some();
                 (straight || lasts).then_some(route)
             }
-            (Standing::Silent, Standing::Stirring) => (now.since(since) >= COPIES_FOR).then_some(route),
+            (Standing::Silent, Standing::Stirring) => (now.since(silent) >= COPIES_FOR).then_some(route),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::way::{Standing, Way};
+use super::way::{BENCHED_PROBE, Standing, Way};
 use super::window::Window;
 use super::{DEAD_AFTER, Event, MAX_WAYS};
 use crate::drops::DropReason;
@@ -539,7 +539,10 @@ impl Session {
         let own = if main && way.health() == Health::Healthy {
             Some(self.main_probe(cx, way, busy))
         } else {
-            let standby = self.is_warm(now).then_some(STANDBY_PROBE);
+            // Whether it loses less than the way in use is to be known soon.
+            let lossy = self.current_way().is_some_and(|way| way.standing() == Standing::Lossy);
+            let pace = if lossy && busy { BENCHED_PROBE } else { STANDBY_PROBE };
+            let standby = self.is_warm(now).then_some(pace);
             way.spare_probe(now, busy, standby)
         };
         [own, tell].into_iter().flatten().min()

@@ -39,8 +39,9 @@ const STIRRING_PROBE: Duration = Duration::from_millis(250);
 /// How long a way that has failed is probed. After that a rendezvous or the peer may find it anew.
 pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(600);
 
-/// Between the probes of a way that is not in use although it is better in kind, to see whether it is clean again.
-const BENCHED_PROBE: Duration = Duration::from_millis(250);
+/// Between the probes of a way that is not in use although it is better in kind, to see whether it is clean again, and of one
+/// that may lose less than the way in use.
+pub(super) const BENCHED_PROBE: Duration = Duration::from_millis(250);
 
 /// How long a way that lost too much is left alone at least; doubles with each relapse.
 const BENCH: Duration = Duration::from_secs(5);

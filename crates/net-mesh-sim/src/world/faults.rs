@@ -153,11 +153,11 @@ mod tests {
     }
 
     fn reflexive(world: &World, ix: NodeIx) -> Vec<std::net::IpAddr> {
-        let said = world.events(ix).filter_map(|(_, event)| match event {
+        let mut said = world.events(ix).filter_map(|(_, event)| match event {
             Event::Reflexive(addrs) => Some(addrs.iter().map(|addr| addr.ip()).collect()),
             _ => None,
         });
-        said.last().unwrap_or_default()
+        said.next_back().unwrap_or_default()
     }
 
     #[test]

@@ -18,8 +18,8 @@ use super::{NodeIx, World};
 /// How often a sender with something to say wants its session again: well before the last wish is forgotten.
 const WANT_AGAIN: Duration = Duration::from_secs(20);
 
-/// Bytes of a message: a small event.
-const MESSAGE_BYTES: usize = 64;
+/// Bytes of a message unless told otherwise: a small event.
+pub(super) const MESSAGE_BYTES: usize = 64;
 
 /// Messages from one node to another, and how they fared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,6 +87,11 @@ impl World {
         }
     }
 
+    /// Says messages of `bytes` bytes from now on; they hold a number, so eight is the least.
+    pub fn set_message_bytes(&mut self, bytes: usize) {
+        self.message_bytes = bytes.max(8);
+    }
+
     /// Ends the conversation of two nodes. What was said still arrives.
     pub fn hush(&mut self, a: NodeIx, b: NodeIx) {
         for pair in [(a, b), (b, a)] {
@@ -94,6 +99,24 @@ impl World {
                 flow.every = None;
             }
         }
+    }
+
+    /// The longest time that a message has taken, of all that have arrived since the last reset.
+    #[must_use]
+    pub fn slowest(&self) -> Duration {
+        self.flows.values().map(|flow| flow.slowest).max().unwrap_or_default()
+    }
+
+    /// For how long the oldest message that has not arrived has been under way.
+    #[must_use]
+    pub fn longest_waiting(&self) -> Duration {
+        let oldest = self.flows.values().filter_map(|flow| flow.under_way.front()).min();
+        oldest.map_or(Duration::ZERO, |at| self.now - *at)
+    }
+
+    /// Forgets how long messages have taken so far.
+    pub fn reset_slowest(&mut self) {
+        self.flows.values_mut().for_each(|flow| flow.slowest = Duration::ZERO);
     }
 
     /// What `from` said to `to`; `None` if nothing ever.
@@ -148,9 +171,10 @@ impl World {
             _ => flow.delivered,
         };
         flow.sent = Some((conn, flow.published));
+        let size = self.message_bytes;
         let message = |number: u64| {
             let mut bytes = number.to_be_bytes().to_vec();
-            bytes.resize(MESSAGE_BYTES, 0);
+            bytes.resize(size, 0);
             bytes
         };
         machine.send_payloads(&mut self.net, self.now, conn, (next..flow.published).map(message));

@@ -141,6 +141,7 @@ pub struct World {
     /// When nodes hear of changes of their networks.
     notices: BinaryHeap<Reverse<(Time, NodeIx)>>,
     flows: BTreeMap<(NodeIx, NodeIx), Flow>,
+    message_bytes: usize,
     flow_due: BinaryHeap<Reverse<(Time, FlowTimer, NodeIx, NodeIx)>>,
 }
 
@@ -167,6 +168,7 @@ impl World {
             due: BinaryHeap::new(),
             notices: BinaryHeap::new(),
             flows: BTreeMap::new(),
+            message_bytes: flows::MESSAGE_BYTES,
             flow_due: BinaryHeap::new(),
         }
     }

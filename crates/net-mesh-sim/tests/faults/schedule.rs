@@ -48,7 +48,7 @@ enum Kind {
     Renumber(NodeIx),
     Rebind(NodeIx),
     /// Its NAT becomes another one for a while.
-    NatKind(NodeIx, Nat),
+    Become(NodeIx, Nat),
 }
 
 #[derive(Clone, Debug)]
@@ -159,7 +159,7 @@ impl Kind {
             12 => Self::Flush(home),
             13 => Self::Renumber(home),
             14 => Self::Rebind(home),
-            _ => Self::NatKind(home, some_translator(rng)),
+            _ => Self::Become(home, some_translator(rng)),
         }
     }
 
@@ -176,7 +176,7 @@ impl Kind {
             | Self::Flush(ix)
             | Self::Renumber(ix)
             | Self::Rebind(ix)
-            | Self::NatKind(ix, _) => Some(*ix),
+            | Self::Become(ix, _) => Some(*ix),
         }
     }
 
@@ -221,7 +221,7 @@ impl Kind {
             Self::Flush(ix) => world.reboot_nats(*ix, false),
             Self::Renumber(ix) => world.reboot_nats(*ix, true),
             Self::Rebind(ix) => world.rebind_nats(*ix),
-            Self::NatKind(ix, nat) => {
+            Self::Become(ix, nat) => {
                 if let Some(gateway) = world.gateway(*ix) {
                     world.net_mut().change_nat(gateway, nat.clone());
                 }
