@@ -27,6 +27,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long a lab is left alone before a fault, so that the one before is forgiven.
 const CALM: Duration = Duration::from_secs(2);
 
+/// How long a path must have been well before a fault of it counts as its first.
+const FORGIVEN: Duration = Duration::from_secs(9);
+
 /// What a fault did.
 #[derive(Clone, Debug, Default)]
 struct Outcome {
@@ -242,7 +245,7 @@ fn homes() -> Scene {
 
 fn hole(play: &Play<'_>, hole: Hole) -> Outcome {
     let [left, right] = &play.scene.hosts;
-    play.fault(Duration::from_secs(8), || dig(hole, left, right), || fill(left), true)
+    play.fault(Duration::from_secs(6), || dig(hole, left, right), || fill(left), true)
 }
 
 fn unplugged(play: &Play<'_>, seconds: u64) -> Outcome {
@@ -473,6 +476,7 @@ fn figures() {
         for _ in 0..runs {
             outcomes.push((fault.act)(&mut play));
             play.calm();
+            thread::sleep(FORGIVEN);
         }
         let of =
             |which: fn(&Outcome) -> Option<Duration>| spread(outcomes.iter().filter_map(which).collect());

@@ -66,8 +66,8 @@ const BUNCH: Duration = Duration::from_millis(20);
 /// A suspicion that an answer ends sooner than this was a hiccup, and is no relapse.
 const HICCUP: Duration = Duration::from_millis(500);
 
-/// A way that has been well for so long is forgiven its relapses.
-pub const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
+/// For each time that a way has been well for so long it is forgiven one relapse.
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 /// What is added to the patience with datagrams that need not be acknowledged at once (RFC 9000 §18.2).
 const ACK_DELAY: Duration = Duration::from_millis(25);
@@ -344,8 +344,10 @@ impl Detector {
         self.note_late(now, excuse);
         match self.health {
             Health::Healthy => {
-                if self.relapses > 0 && self.recovered.is_none_or(|at| now >= at + FORGIVEN_AFTER) {
-                    self.relapses = 0;
+                while let Some(at) =
+                    self.recovered.filter(|at| self.relapses > 0 && now >= *at + FORGIVEN_AFTER)
+                {
+                    (self.relapses, self.recovered) = (self.relapses - 1, Some(at + FORGIVEN_AFTER));
                 }
                 let cause = self.suspicion(now, excuse, expects)?;
                 Some(self.turn(now, Health::Suspect, cause))
@@ -384,7 +386,9 @@ impl Detector {
     /// When datagrams that nothing has followed are late, if there are enough.
     fn silence_at(&self, excuse: Time) -> Option<Time> {
         let (waiting, pressing) = (self.traffic.waiting?, self.pressing?);
-        let since = self.frame.map_or(pressing, |frame| frame.max(pressing)).max(excuse);
+        // Frames are no answer: the peer's pings come although it hears nothing, and small answers where nothing
+        // large arrives.
+        let since = pressing.max(excuse);
         let slack = if waiting.count >= MANY { Duration::ZERO } else { ACK_DELAY };
         Some(since + self.rtt.patience() + slack)
     }
