@@ -167,7 +167,10 @@ fn whatever_breaks_messages_arrive_once_in_order_and_pairs_are_direct_again() {
                 return results;
             }
             let run = std::panic::catch_unwind(|| run(seed));
-            results.push(run.unwrap_or_else(|_| Err(format!("seed {seed} panicked: see above"))));
+            let run = run.unwrap_or_else(|_| Err(format!("seed {seed} panicked: see above")));
+            // Runs of thousands are watched while they last.
+            run.as_ref().err().into_iter().for_each(|story| eprintln!("{story}"));
+            results.push(run);
         }
     };
     let results: Vec<Result<Outcome, String>> = std::thread::scope(|scope| {
