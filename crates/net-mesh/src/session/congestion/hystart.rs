@@ -43,6 +43,8 @@ pub(super) struct HyStart {
     /// The round ends when this packet is acknowledged.
     round_ends: u64,
     last_sent: u64,
+    /// It has just ended, because round trips have become longer.
+    ended: bool,
 }
 
 impl Default for HyStart {
@@ -54,6 +56,7 @@ impl Default for HyStart {
             samples: 0,
             round_ends: 0,
             last_sent: 0,
+            ended: false,
         }
     }
 }
@@ -105,10 +108,17 @@ impl HyStart {
         (self.last_round, self.this_round, self.samples) = (self.this_round.or(self.last_round), None, 0);
         if let Phase::Conservative { rounds, .. } = &mut self.phase {
             *rounds += 1;
-            if *rounds > CSS_ROUNDS {
-                self.phase = Phase::Done;
+            // The round in which it began counts.
+            if *rounds >= CSS_ROUNDS {
+                (self.phase, self.ended) = (Phase::Done, true);
             }
         }
+    }
+
+    /// Whether it has ended because round trips have become longer; says so once. A later slow start, after a loss, has a
+    /// threshold of its own and is not for this to end.
+    pub(super) const fn take_end(&mut self) -> bool {
+        std::mem::replace(&mut self.ended, false)
     }
 }
 

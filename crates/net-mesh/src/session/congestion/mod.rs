@@ -164,6 +164,7 @@ impl RouteController {
             return;
         }
         self.seen = epoch;
+        let limit = self.current.cubic.window() + self.stale + u64::from(self.mtu);
         let target = *self.shared.target();
         let window = self.window_of(target);
         let fresh = || State::new(now, self.mtu, window);
@@ -183,7 +184,9 @@ impl RouteController {
                 self.saved.push_back((route, before));
             }
         }
-        (self.stale, self.switched) = (self.in_flight, Some(now));
+        // What was counted as sent includes packets that are never in flight, which no acknowledgement takes out.
+        (self.stale, self.switched) = (self.in_flight.min(limit), Some(now));
+        self.in_flight = self.in_flight.min(limit);
     }
 
     /// Whether a packet sent at `sent` was sent before the last change.
@@ -234,7 +237,7 @@ impl Controller for RouteController {
             Phase::SlowStart | Phase::Done => bytes,
         };
         self.current.cubic.on_ack(now, sent, bytes, app_limited, rtt);
-        if self.current.in_slow_start() && self.current.hystart.phase() == Phase::Done {
+        if self.current.hystart.take_end() && self.current.in_slow_start() {
             self.leave_slow_start(now, rtt);
         }
     }
@@ -253,7 +256,8 @@ impl Controller for RouteController {
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {
         self.sync(now);
         self.in_flight = self.in_flight.saturating_sub(lost_bytes);
-        if self.is_stale(sent) {
+        // Of packets sent at the very moment of the change it is not known which way they went.
+        if self.is_stale(sent) || self.switched == Some(sent) {
             self.stale = self.stale.saturating_sub(lost_bytes);
             return;
         }
