@@ -471,7 +471,9 @@ impl Session {
             } else {
                 Witness::AllSilent
             };
-            let expects_end = way.detector.reason().0 == Cause::MappingEnds
+            // Of a way that was left nobody would notice that its mapping has outlived what was expected.
+            let expects_end = Some(way.route) == self.current
+                && way.detector.reason().0 == Cause::MappingEnds
                 && way.seen.is_some_and(|(_, since)| since < way.detector.reason().1);
             let barred = (barred && Some(way.route) == self.current) || expects_end;
             let expects = way.detector.traffic().heard >= heard;
