@@ -90,7 +90,10 @@ impl Session {
             (Standing::Lossy, Standing::Good) => self.cleaner(now),
             (Standing::Failed, Standing::Good | Standing::Lossy | Standing::Stirring) => Some(route),
             (Standing::Stirring | Standing::Silent, Standing::Good) => {
-                let lasts = now.since(silent) >= COPIES_FOR || now.since(since) >= WATCHED_FOR;
+                // A mapping that is expected to end works until it does.
+                let expected = current.detector.reason().0 == Cause::MappingEnds;
+                let watched = now.since(since) >= WATCHED_FOR && !expected;
+                let lasts = now.since(silent) >= COPIES_FOR || watched;
                 // Another straight way is as good in kind: there is nothing to wait for.
                 let straight = !relay && current.route.direct().is_some();
                 (straight || lasts).then_some(route)

