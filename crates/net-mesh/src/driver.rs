@@ -224,9 +224,11 @@ impl Driver {
                     self.shared.socket.accept(link.slot, route);
                 }
             }
-            Output::SetRoute { conn, route, .. } => {
-                if let Some(link) = self.links.get(&conn) {
-                    self.shared.socket.set_route(link.slot, route);
+            Output::SetRoute { conn, route, switch, .. } => {
+                if let Some(link) = self.links.get(&conn)
+                    && self.shared.socket.set_route(link.slot, route)
+                {
+                    link.switched(route, switch);
                 }
             }
             Output::Frame { route, bytes } => self.shared.socket.send_frame(route, &bytes),
@@ -361,7 +363,6 @@ impl Driver {
         self.shared.socket.sweep();
         self.shared.hub.sweep();
         for (conn, link) in &self.links {
-            link.watch();
             self.handle(Input::Link {
                 conn: *conn,
                 rtt: link.connection.rtt(),

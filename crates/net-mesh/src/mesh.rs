@@ -389,7 +389,7 @@ impl Mesh {
             let info = peers.entry(*peer).or_insert_with(|| idle(*peer, peer.short(), unknown));
             let stats = link.connection.stats();
             info.rtt = Some(link.connection.rtt());
-            info.health = if link.is_suspect() { Health::Suspect } else { Health::Healthy };
+            info.health = Health::Healthy;
             (info.tx_bytes, info.rx_bytes) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
         }
         let node = shared.node();

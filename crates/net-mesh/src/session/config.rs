@@ -6,6 +6,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
+use quinn_proto::congestion::ControllerFactory;
 use thiserror::Error;
 
 use net_mesh_proto::id::NodeId;
@@ -25,13 +26,6 @@ const MAX_MTU: u16 = 1343;
 /// Before the first sample, loss of a first packet is noticed after about three times this. 333 ms
 /// (RFC 9002 §6.2.2) would cost a second; 100 ms costs a spurious repeat on paths above 300 ms.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-
-/// A session is given up after this much silence.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A silent session says something this often. It must come twice within [`IDLE_TIMEOUT`], and within
-/// the 30 s after which the most impatient home NATs forget a mapping.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Unread data of one stream, in bytes. Twice the bandwidth-delay product of 100 Mbit/s at 160 ms.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -77,7 +71,8 @@ pub(super) fn endpoint(identity: &Identity, seed: Option<[u8; 32]>) -> EndpointC
     config
 }
 
-fn transport() -> Arc<TransportConfig> {
+/// One connection's settings. Its congestion controller comes from `congestion`.
+pub(super) fn transport(congestion: Arc<dyn ControllerFactory + Send + Sync>) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_MTU);
@@ -86,8 +81,11 @@ fn transport() -> Arc<TransportConfig> {
         .initial_mtu(MIN_MTU)
         .min_mtu(MIN_MTU)
         .mtu_discovery_config(Some(mtu))
-        .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        .congestion_controller_factory(congestion)
+        // Whether a peer is alive is found out below QUIC, where its routes are known: silence on one of them
+        // must not end the session.
+        .max_idle_timeout(None)
+        .keep_alive_interval(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(SESSION_WINDOW))
         .send_window(SEND_WINDOW)
@@ -99,11 +97,11 @@ fn transport() -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
+/// Accepting sessions. Each one gets its own settings: [`accepting`].
 pub(super) fn server(identity: &Identity) -> Result<quinn::ServerConfig, SetupError> {
     let tls = QuicServerConfig::try_from(tls::server(identity).map_err(setup)?).map_err(setup)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(transport())
         // Virtual addresses never change; what is below them is not QUIC's business.
         .migration(false)
         .max_incoming(1024)
@@ -112,9 +110,24 @@ pub(super) fn server(identity: &Identity) -> Result<quinn::ServerConfig, SetupEr
     Ok(config)
 }
 
-pub(super) fn client(identity: &Identity, peer: Option<NodeId>) -> Result<quinn::ClientConfig, SetupError> {
+/// Accepting one session.
+pub(super) fn accepting(
+    server: &quinn::ServerConfig,
+    transport: Arc<TransportConfig>,
+) -> Arc<quinn::ServerConfig> {
+    let mut config = server.clone();
+    config.transport_config(transport);
+    Arc::new(config)
+}
+
+/// Opening one session.
+pub(super) fn client(
+    identity: &Identity,
+    peer: Option<NodeId>,
+    transport: Arc<TransportConfig>,
+) -> Result<quinn::ClientConfig, SetupError> {
     let tls = QuicClientConfig::try_from(tls::client(identity, peer).map_err(setup)?).map_err(setup)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(transport());
+    config.transport_config(transport);
     Ok(config)
 }

@@ -3,17 +3,17 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use net_mesh_proto::id::NodeId;
-use net_mesh_proto::node::ConnId;
+use net_mesh_proto::node::{ConnId, Switch};
 use net_mesh_proto::route::Route;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{KEEP_ALIVE, close, control, stream};
+use super::congestion::Congestion;
+use super::{close, control, stream};
 use crate::driver::Signal;
 use crate::socket::slots::SlotId;
 
@@ -23,9 +23,9 @@ const CONTROL_QUEUE: usize = 1024;
 /// Datagrams of the application's begin with this byte; the rest are the mesh's own.
 const APPLICATION_DATAGRAM: u8 = 0x01;
 
-/// Silence past the keep-alive after which a session is suspect: the keep-alive and its repetitions
-/// would have been answered.
-const SUSPECT_AFTER: Duration = Duration::from_secs(KEEP_ALIVE.as_secs() + 3);
+/// A datagram that says nothing but makes QUIC send: after a change of route it must not wait for a timeout
+/// that the route before has drawn out.
+const KICK: &[u8] = &[0x00];
 
 /// A stream that is being served, until it ends.
 pub(crate) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -56,20 +56,13 @@ pub(crate) struct Link {
     pub(crate) connection: Connection,
     control: mpsc::Sender<Vec<u8>>,
     outgoing: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
-    life: Mutex<Life>,
+    congestion: Arc<Congestion>,
     /// This side closed it, because it was not needed.
     unused: AtomicBool,
     /// The application used it since someone last asked.
     active: AtomicBool,
     /// The application has, or had, a stream of its own on it.
     pinned: AtomicBool,
-}
-
-/// The last authenticated sign of the peer.
-#[derive(Debug)]
-struct Life {
-    frames: u64,
-    at: Instant,
 }
 
 impl Link {
@@ -79,7 +72,9 @@ impl Link {
         slot: SlotId,
         route: Route,
         connection: Connection,
+        congestion: Arc<Congestion>,
     ) -> Arc<Self> {
+        congestion.settle(route);
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         Arc::new(Self {
             id,
@@ -89,7 +84,7 @@ impl Link {
             connection,
             control,
             outgoing: Mutex::new(Some(queue)),
-            life: Mutex::new(Life { frames: 0, at: Instant::now() }),
+            congestion,
             unused: AtomicBool::new(false),
             active: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
@@ -170,18 +165,14 @@ impl Link {
         }
     }
 
-    /// Whether the peer has been silent for longer than its keep-alive allows.
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner).at.elapsed() > SUSPECT_AFTER
-    }
-
-    /// Notes signs of life since the last call. Frames count only once their packet has been decrypted.
-    pub(crate) fn watch(&self) {
-        let rx = self.connection.stats().frame_rx;
-        let frames = rx.acks + rx.ping + rx.stream + rx.datagram + rx.max_data + rx.max_stream_data;
-        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
-        if life.frames != frames {
-            *life = Life { frames, at: Instant::now() };
+    /// The connection travels over `route` from now on: its congestion state follows, and QUIC is made to send.
+    ///
+    /// To be called once the socket sends over `route`, or what is sent at once takes the way before; and before
+    /// anything is replayed, so that QUIC's own packets come first.
+    pub(crate) fn switched(&self, route: Route, switch: Switch) {
+        if self.congestion.switched(Instant::now().into_std(), route, switch) {
+            // Fails only where the connection has ended. Both ends of a session accept datagrams.
+            let _ = self.connection.send_datagram(Bytes::from_static(KICK));
         }
     }
 

@@ -6,6 +6,7 @@
 //! Streams begin with a byte that says what they are for ([`stream`]).
 
 mod config;
+mod congestion;
 mod connection;
 #[cfg(test)]
 mod connection_tests;
@@ -24,13 +25,14 @@ use std::time::Duration;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{ConnId, DialFailure, DialId, Direction};
 use net_mesh_proto::route::Route;
-use quinn::{Connection, ConnectionError, Endpoint, Incoming, TokioRuntime};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use config::SetupError;
-pub(crate) use config::{KEEP_ALIVE, connection_ids};
+pub(crate) use config::connection_ids;
+use congestion::Congestion;
 pub(crate) use connection::{Link, Served, Services};
 
 use crate::driver::Signal;
@@ -70,10 +72,14 @@ pub(crate) mod close {
     pub(crate) const SELF: u32 = 4;
 }
 
+/// A connection that is up, and its congestion state.
+type Connected = (Connection, Arc<Congestion>);
+
 /// Opens and accepts connections.
 pub(crate) struct Sessions {
     me: NodeId,
     identity: Identity,
+    server: ServerConfig,
     endpoint: Endpoint,
     socket: Arc<MeshSocket>,
     signals: mpsc::Sender<Signal>,
@@ -91,9 +97,10 @@ impl Sessions {
         signals: mpsc::Sender<Signal>,
         services: Arc<dyn Services>,
     ) -> Result<Arc<Self>, crate::StartError> {
+        let server = config::server(&identity)?;
         let endpoint = Endpoint::new_with_abstract_socket(
             config::endpoint(&identity, seed),
-            Some(config::server(&identity)?),
+            Some(server.clone()),
             Arc::clone(&socket) as _,
             Arc::new(TokioRuntime),
         )
@@ -101,6 +108,7 @@ impl Sessions {
         let sessions = Arc::new(Self {
             me: identity.node_id(),
             identity,
+            server,
             endpoint,
             socket,
             signals,
@@ -138,9 +146,13 @@ impl Sessions {
     }
 
     async fn answer(&self, incoming: Incoming, slot: SlotId) {
-        let connected = async { incoming.accept()?.await };
+        let congestion = Congestion::new();
+        let config = config::accepting(&self.server, config::transport(Arc::clone(&congestion) as _));
+        let connected = async { incoming.accept_with(config)?.await };
         match timeout(HANDSHAKE_TIMEOUT, connected).await {
-            Ok(Ok(connection)) => self.established(connection, slot, Direction::Incoming, None).await,
+            Ok(Ok(connection)) => {
+                self.established((connection, congestion), slot, Direction::Incoming, None).await;
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "handshake of a stranger failed");
                 self.socket.slots().release(slot);
@@ -171,8 +183,8 @@ impl Sessions {
             // When all that is left is used by others, the first failure is the one to tell.
             let slot = slots.dial(peer, &left).ok_or(failed)?;
             match self.connect(peer, slot, deadline).await {
-                Ok(connection) => {
-                    self.established(connection, slot, Direction::Outgoing, Some(dial)).await;
+                Ok(connected) => {
+                    self.established(connected, slot, Direction::Outgoing, Some(dial)).await;
                     return Ok(());
                 }
                 Err(failure) => failed = failure,
@@ -193,13 +205,15 @@ impl Sessions {
         peer: Option<NodeId>,
         slot: SlotId,
         deadline: Instant,
-    ) -> Result<Connection, DialFailure> {
-        let config = config::client(&self.identity, peer).map_err(|_| DialFailure::Unusable)?;
+    ) -> Result<Connected, DialFailure> {
+        let congestion = Congestion::new();
+        let transport = config::transport(Arc::clone(&congestion) as _);
+        let config = config::client(&self.identity, peer, transport).map_err(|_| DialFailure::Unusable)?;
         // The name is never sent nor checked; QUIC's interface wants one.
         let connecting =
             self.endpoint.connect_with(config, slot.addr(), "mesh").map_err(|_| DialFailure::Unusable)?;
         match timeout_at(deadline, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => Ok((connection, congestion)),
             Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(DialFailure::Timeout),
             Ok(Err(error)) => {
                 tracing::debug!(?peer, %error, "handshake failed");
@@ -210,7 +224,7 @@ impl Sessions {
 
     async fn established(
         &self,
-        connection: Connection,
+        (connection, congestion): Connected,
         slot: SlotId,
         direction: Direction,
         dial: Option<DialId>,
@@ -228,7 +242,7 @@ impl Sessions {
             return;
         };
         let id = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
-        let link = Link::new(id, peer, slot, route, connection.clone());
+        let link = Link::new(id, peer, slot, route, connection.clone(), congestion);
         let rtt = connection.rtt();
         let connected = Signal::Connected { link: Arc::clone(&link), direction, dial, route, rtt };
         if self.signals.send(connected).await.is_err() {

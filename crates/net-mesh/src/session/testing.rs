@@ -7,6 +7,7 @@ use net_mesh_proto::node::ConnId;
 use net_mesh_proto::route::Route;
 use quinn::{Connection, Endpoint};
 
+use super::congestion::Congestion;
 use super::{Link, config, peer_of};
 use crate::identity::{Identity, MeshSecret, NodeKey};
 use crate::socket::slots::SlotId;
@@ -29,11 +30,14 @@ pub(crate) async fn pair(conn: u64) -> Pair {
     let server = Endpoint::server(config::server(&theirs).unwrap(), any).unwrap();
     let client = Endpoint::client(any).unwrap();
     let to = server.local_addr().unwrap();
-    let connecting = client.connect_with(config::client(&ours, None).unwrap(), to, "mesh").unwrap();
+    let congestion = Congestion::new();
+    let transport = config::transport(Arc::clone(&congestion) as _);
+    let connecting =
+        client.connect_with(config::client(&ours, None, transport).unwrap(), to, "mesh").unwrap();
     let accepting = async { server.accept().await.unwrap().await.unwrap() };
     let (ours, theirs) = tokio::join!(connecting, accepting);
     let ours = ours.unwrap();
-    let link =
-        Link::new(ConnId(conn), peer_of(&ours).unwrap(), SlotId::for_test(conn), Route::Direct(to), ours);
+    let (id, peer, slot) = (ConnId(conn), peer_of(&ours).unwrap(), SlotId::for_test(conn));
+    let link = Link::new(id, peer, slot, Route::Direct(to), ours, congestion);
     Pair { link, peer: theirs, _endpoints: [server, client] }
 }
