@@ -1,20 +1,26 @@
-//! When does slow start end? HyStart++ (RFC 9406): when the delay of a round is clearly above that of the
-//! round before, growth slows down to a quarter (conservative slow start, CSS); if the delay does not fall
-//! again within five rounds, slow start is over.
+//! When does slow start end? HyStart++ (RFC 9406): when the delay is clearly above that of the round before, growth
+//! slows down to a quarter (conservative slow start, CSS); if the delay does not fall again within five rounds,
+//! slow start is over.
 //!
-//! A round lasts until a packet that was sent in it is acknowledged. After a change of route everything sent
-//! within the first round trip shares the new route with what is sent again, so its delays say nothing of the
-//! window: they count towards the route's minimum alone.
+//! A round lasts until a packet that was sent in it is acknowledged. The standard compares the least delay of a
+//! round. Where the window passes the path's capacity in the middle of one, that notices it a round later, when
+//! the window is twice as large: on 100 Mbit/s with 40 ms of round trip and 40 ms of queue, a thousand packets are
+//! dropped. Here it suffices that the delay has been up for eight samples in a row and for [`MIN_INCREASE`]; a
+//! burst of late acknowledgements does not. In CSS, for the same reason, packets count that were sent since it
+//! began.
+//!
+//! After a change of route everything sent within the first round trip shares the new route with what is sent
+//! again, so its delays say nothing of the window: they count towards the route's minimum alone.
 
 use std::time::{Duration, Instant};
 
-/// Samples after which a round is judged (RFC 9406 §4.3).
+/// Samples that a judgement takes (RFC 9406 §4.3).
 const MIN_SAMPLES: u8 = 8;
 
 /// An increase below this is noise (§4.3).
 const MIN_INCREASE: Duration = Duration::from_millis(4);
 
-/// An increase of this much ends slow start on any path (§4.3).
+/// An increase of this much slows growth down on any path (§4.3).
 const MAX_INCREASE: Duration = Duration::from_millis(16);
 
 /// Between the two: this part of the round trip (§4.3).
@@ -26,13 +32,34 @@ const CSS_DIVISOR: u64 = 4;
 /// Rounds that CSS lasts (§4.3).
 const CSS_ROUNDS: u8 = 5;
 
+/// Samples in a row, since when, and the least delay of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    since: Instant,
+    samples: u8,
+    least: Duration,
+}
+
+impl Run {
+    fn extend(run: Option<Self>, now: Instant, rtt: Duration) -> Self {
+        let run = run.unwrap_or(Self { since: now, samples: 0, least: rtt });
+        Self { samples: run.samples.saturating_add(1), least: run.least.min(rtt), ..run }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    SlowStart,
+    SlowStart {
+        /// Delays that are up.
+        high: Option<Run>,
+    },
     Conservative {
-        /// A delay below this shows that slow start was left for nothing.
+        began: Instant,
+        /// A delay below this shows that growth was slowed down for nothing.
         baseline: Duration,
         rounds: u8,
+        /// Delays of packets sent since, in this round.
+        run: Option<Run>,
     },
     Over,
 }
@@ -47,32 +74,24 @@ pub(super) struct HyStart {
     round: Option<Instant>,
     /// The least delay of the round before.
     last: Option<Duration>,
-    /// The least delay of this one, and the number of samples.
+    /// The least delay of this one.
     current: Option<Duration>,
-    samples: u8,
     /// The least delay ever seen on this route.
     min: Option<Duration>,
 }
 
 impl HyStart {
     pub(super) const fn new() -> Self {
-        Self {
-            phase: Phase::SlowStart,
-            arrived: None,
-            round: None,
-            last: None,
-            current: None,
-            samples: 0,
-            min: None,
-        }
+        let phase = Phase::SlowStart { high: None };
+        Self { phase, arrived: None, round: None, last: None, current: None, min: None }
     }
 
     /// The connection travels over this route from now on, for the first time or again.
     pub(super) const fn arrive(&mut self, now: Instant) {
         self.arrived = Some(now);
-        if matches!(self.phase, Phase::Conservative { .. }) {
-            // Its baseline was another day's.
-            self.phase = Phase::SlowStart;
+        if !matches!(self.phase, Phase::Over) {
+            // What it was compared with was another day's.
+            self.phase = Phase::SlowStart { high: None };
         }
     }
 
@@ -86,7 +105,7 @@ impl HyStart {
     pub(super) const fn growth(&self, acked: u64) -> u64 {
         match self.phase {
             Phase::Conservative { .. } => acked / CSS_DIVISOR,
-            Phase::SlowStart | Phase::Over => acked,
+            Phase::SlowStart { .. } | Phase::Over => acked,
         }
     }
 
@@ -104,50 +123,54 @@ impl HyStart {
             }
             self.arrived = None;
             self.begin_round(now, Some(min));
-        } else if self.round.is_none_or(|began| sent >= began) {
-            let over = self.end_round();
-            self.begin_round(now, self.current);
-            if over {
-                return true;
-            }
+        } else if self.round.is_none_or(|began| sent >= began) && self.begin_round(now, self.current) {
+            return true;
         }
         self.current = Some(self.current.map_or(rtt, |current| current.min(rtt)));
-        self.samples = self.samples.saturating_add(1);
-        self.judge();
+        self.judge(now, sent, rtt);
         false
     }
 
-    const fn begin_round(&mut self, now: Instant, last: Option<Duration>) {
+    /// True if the one before was the last of slow start.
+    const fn begin_round(&mut self, now: Instant, last: Option<Duration>) -> bool {
         self.round = Some(now);
         self.last = last;
         self.current = None;
-        self.samples = 0;
-    }
-
-    /// Whether that was the last round of slow start.
-    const fn end_round(&mut self) -> bool {
         match &mut self.phase {
-            Phase::Conservative { rounds, .. } => {
+            Phase::SlowStart { high } => *high = None,
+            Phase::Conservative { rounds, run, .. } => {
                 *rounds += 1;
-                *rounds >= CSS_ROUNDS
+                *run = None;
+                return *rounds >= CSS_ROUNDS;
             }
-            Phase::SlowStart | Phase::Over => false,
+            Phase::Over => {}
         }
+        false
     }
 
-    fn judge(&mut self) {
-        let (Some(current), Some(last)) = (self.current, self.last) else { return };
-        if self.samples < MIN_SAMPLES {
-            return;
-        }
-        match self.phase {
-            Phase::SlowStart => {
+    fn judge(&mut self, now: Instant, sent: Instant, rtt: Duration) {
+        match &mut self.phase {
+            Phase::SlowStart { high } => {
+                let Some(last) = self.last else { return };
                 let increase = (last / INCREASE_DIVISOR).clamp(MIN_INCREASE, MAX_INCREASE);
-                if current >= last + increase {
-                    self.phase = Phase::Conservative { baseline: current, rounds: 0 };
+                if rtt < last + increase {
+                    *high = None;
+                    return;
+                }
+                let run = Run::extend(*high, now, rtt);
+                *high = Some(run);
+                if run.samples >= MIN_SAMPLES && now.saturating_duration_since(run.since) >= MIN_INCREASE {
+                    self.phase =
+                        Phase::Conservative { began: now, baseline: run.least, rounds: 0, run: None };
                 }
             }
-            Phase::Conservative { baseline, .. } if current < baseline => self.phase = Phase::SlowStart,
+            Phase::Conservative { began, baseline, run, .. } if sent >= *began => {
+                let judged = Run::extend(*run, now, rtt);
+                *run = Some(judged);
+                if judged.samples >= MIN_SAMPLES && judged.least < *baseline {
+                    self.phase = Phase::SlowStart { high: None };
+                }
+            }
             Phase::Conservative { .. } | Phase::Over => {}
         }
     }
@@ -160,6 +183,9 @@ mod tests {
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
+
+    /// From one packet to the next.
+    const STEP: Duration = Duration::from_millis(1);
 
     /// One route in virtual time.
     struct Line {
@@ -175,11 +201,8 @@ mod tests {
         /// A round of `samples` packets, sent from now on, each of which takes `rtt`. Whether slow start ended.
         fn round(&mut self, samples: u32, rtt: Duration) -> bool {
             let sent = self.now;
-            self.now += rtt;
-            (0..samples).any(|n| {
-                let step = Duration::from_micros(10) * n;
-                self.hystart.sample(self.now + step, sent + step)
-            })
+            self.now += rtt + STEP * samples;
+            (0..samples).any(|n| self.hystart.sample(sent + rtt + STEP * n, sent + STEP * n))
         }
 
         fn is_slow(&self) -> bool {
@@ -236,16 +259,47 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_that_rises_in_the_middle_of_a_round_slows_growth_down_in_that_round() {
+        let mut line = Line::new();
+        line.round(20, ms(40));
+        line.round(20, ms(40));
+        let sent = line.now;
+        for n in 0..20 {
+            let rtt = ms(40 + u64::from(n) * 2);
+            line.hystart.sample(sent + STEP * n + rtt, sent + STEP * n);
+        }
+        assert!(line.is_slow());
+        // Packets that were sent before that say nothing against it.
+        let (now, sent) = (line.now + ms(80), sent + STEP * 21);
+        for n in 0..20 {
+            line.hystart.sample(now + STEP * n, (sent + STEP * n).max(now + STEP * n - ms(41)));
+        }
+        assert!(line.is_slow());
+    }
+
+    #[test]
+    fn acknowledgements_that_are_late_together_do_not_slow_growth_down() {
+        let mut line = Line::new();
+        line.round(20, ms(40));
+        line.round(20, ms(40));
+        let (sent, now) = (line.now, line.now + ms(80));
+        for n in 0..20 {
+            line.hystart.sample(now + Duration::from_micros(10) * n, sent + STEP * n);
+        }
+        assert!(!line.is_slow());
+    }
+
+    #[test]
     fn a_delay_that_falls_again_resumes_slow_start() {
         let mut line = Line::new();
         line.round(20, ms(40));
         line.round(20, ms(40));
         line.round(20, ms(60));
         assert!(line.is_slow());
-        line.round(20, ms(41));
+        line.round(20, ms(59));
         assert!(!line.is_slow());
         // ... and the next increase is judged anew.
-        line.round(20, ms(60));
+        line.round(20, ms(70));
         assert!(line.is_slow());
     }
 

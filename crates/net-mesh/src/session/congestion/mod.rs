@@ -151,11 +151,11 @@ impl RouteController {
     fn arrival(&self, from: Option<Route>, change: Change) -> Option<RouteState> {
         if from == Some(change.route) {
             // There and back again without a packet between, or the same route after a failure.
-            return (!change.planned).then(|| self.current.clone());
+            return (!change.planned).then(|| self.current.resumed(change.at));
         }
         let saved = self.saved.iter().find(|(route, _)| *route == change.route);
         if let Some((_, state)) = saved.filter(|(_, state)| state.absent(change.at) < SAVED_FOR) {
-            return Some(state.clone());
+            return Some(state.resumed(change.at));
         }
         let upgrade =
             change.planned && matches!((from, change.route), (Some(Route::Relayed(_)), Route::Direct(_)));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerMetrics, Cubic, CubicConfig};
 
+use super::INITIAL_WINDOW;
 use super::hystart::HyStart;
 
 /// Datagrams at the least that may be in flight (RFC 9002 §7.2).
@@ -26,6 +27,8 @@ pub(super) struct RouteState {
     newest: Option<Instant>,
     /// HyStart has spoken.
     leaves_slow_start: bool,
+    /// The part of the window that may be used, as long as a return to this route is not a round trip old.
+    released: Option<u64>,
 }
 
 impl RouteState {
@@ -41,11 +44,13 @@ impl RouteState {
             left: None,
             newest: None,
             leaves_slow_start: false,
+            released: None,
         }
     }
 
     pub(super) fn window(&self) -> u64 {
-        self.cubic.window().max(MIN_DATAGRAMS * self.mtu)
+        let window = self.cubic.window().max(MIN_DATAGRAMS * self.mtu);
+        self.released.map_or(window, |released| released.min(window))
     }
 
     pub(super) fn metrics(&self) -> ControllerMetrics {
@@ -61,10 +66,18 @@ impl RouteState {
         self.left.map_or(Duration::ZERO, |left| now.saturating_duration_since(left))
     }
 
-    /// The connection travels here from now on. What it sent before is none of this route's business.
+    /// The connection travels here again, from now on. What it sent elsewhere is none of this route's business.
+    ///
+    /// The route's pipe is empty, and QUIC knows the round trip of another one: the whole window would leave in
+    /// a burst, of which a queue may drop what the pipe would have held. So half of it comes first (but never
+    /// less than any newcomer has), and the other half as the first is acknowledged.
+    pub(super) fn resumed(&self, now: Instant) -> Self {
+        let released = Some((self.cubic.window() / 2).max(INITIAL_WINDOW));
+        Self { away: self.away + self.absent(now), left: None, released, ..self.clone() }
+    }
+
+    /// The connection has come here; packets are of at most `mtu` bytes.
     pub(super) fn arrive(&mut self, now: Instant, mtu: u16) {
-        self.away += self.absent(now);
-        self.left = None;
         self.newest = None;
         self.hystart.arrive(now);
         self.on_mtu_update(mtu);
@@ -89,6 +102,10 @@ impl RouteState {
         }
         self.newest = Some(self.newest.map_or(sent, |newest| newest.max(sent)));
         self.cubic.on_ack(here, then, self.hystart.growth(bytes), app_limited, rtt);
+        self.released = self
+            .released
+            .map(|released| released.saturating_add(bytes))
+            .filter(|released| *released < self.cubic.window());
     }
 
     pub(super) fn on_end_acks(&mut self, now: Instant, app_limited: bool) {
@@ -103,6 +120,7 @@ impl RouteState {
     pub(super) fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost: u64) {
         self.hystart.end();
         self.leaves_slow_start = false;
+        self.released = None;
         self.cubic.on_congestion_event(self.local(now), self.local(sent), persistent, lost);
     }
 
