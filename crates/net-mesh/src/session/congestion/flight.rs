@@ -35,7 +35,8 @@ pub(super) enum Lost {
 pub(super) struct Flight {
     bytes: u64,
     stale: u64,
-    /// When the route changed. Packets sent earlier are stale.
+    /// When the route changed. Packets sent earlier are stale. Of those sent in that very instant nobody knows:
+    /// their acknowledgement counts, their loss does not.
     changed: Option<Instant>,
     /// The last packet sent, and the last one that is stale.
     newest: u64,
@@ -93,7 +94,8 @@ impl Flight {
         self.settle();
         self.bytes = in_flight;
         self.stale = self.stale.min(in_flight);
-        self.settled = largest.is_some_and(|largest| largest >= self.newest_stale + PACKET_THRESHOLD);
+        // A probe of the MTU may have come after the last packet that was told.
+        self.settled = largest.is_some_and(|largest| largest > self.newest_stale + PACKET_THRESHOLD);
     }
 
     /// Packets of `bytes` in all were given up, the newest of them sent at `sent`.
