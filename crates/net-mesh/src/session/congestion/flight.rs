@@ -38,7 +38,7 @@ pub(super) struct Flight {
     /// When the route changed. Packets sent earlier are stale. Of those sent in that very instant nobody knows:
     /// their acknowledgement counts, their loss does not.
     changed: Option<Instant>,
-    /// The last packet sent, and the last one that is stale.
+    /// The last packet known to be sent, and the last one of those that are stale.
     newest: u64,
     newest_stale: u64,
     /// Every stale packet is acknowledged, or about to be given up.
@@ -94,8 +94,10 @@ impl Flight {
         self.settle();
         self.bytes = in_flight;
         self.stale = self.stale.min(in_flight);
-        // A probe of the MTU may have come after the last packet that was told.
-        self.settled = largest.is_some_and(|largest| largest > self.newest_stale + PACKET_THRESHOLD);
+        let Some(largest) = largest else { return };
+        self.newest = self.newest.max(largest);
+        // One probe of the MTU at a time: one may have left after the last packet that is known.
+        self.settled = largest > self.newest_stale + PACKET_THRESHOLD;
     }
 
     /// Packets of `bytes` in all were given up, the newest of them sent at `sent`.
