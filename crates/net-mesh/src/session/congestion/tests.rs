@@ -410,7 +410,7 @@ proptest! {
     fn the_window_always_leaves_room_and_the_ledger_never_leaks(
         ops in proptest::collection::vec(op(), 1..200)
     ) {
-        let route = |n: u8| if n % 2 == 0 { direct(n) } else { relay(n.into()) };
+        let route = |n: u8| if n.is_multiple_of(2) { direct(n) } else { relay(n.into()) };
         let mut quic = Quic::on(route(0));
         let mut at = route(0);
         for op in ops {
