@@ -17,8 +17,16 @@ pub(crate) enum Labs {
 /// Modules of the end-to-end tests that need more than a loopback interface.
 ///
 /// They are named by module, because both runners can leave out a module by its name.
-const LAB_MODULES: [&str; 6] =
-    ["on_a_real_kernel", "every_pair", "special_places", "bad_lines", "first_words", "with_coturn"];
+const LAB_MODULES: [&str; 8] = [
+    "on_a_real_kernel",
+    "every_pair",
+    "special_places",
+    "bad_lines",
+    "first_words",
+    "failover",
+    "network_changes",
+    "with_coturn",
+];
 
 /// Length of each fuzz run: enough to find again what a handful of mutations of a seed can break,
 /// short enough to stay a small part of the whole.

@@ -88,10 +88,14 @@ pub(crate) struct PeerJson {
     pub nat: String,
     /// How packets get there.
     pub path: PathJson,
-    /// The round-trip time.
+    /// The round-trip time of the path.
     pub rtt_ms: Option<f64>,
+    /// The share of packets lost on the path lately, from 0 to 1.
+    pub loss: Option<f32>,
     /// `healthy`, `suspect` or `failed`.
     pub health: String,
+    /// What is wrong with the network on the way, where it has a name.
+    pub issues: Vec<String>,
     /// Bytes sent to it.
     pub tx_bytes: u64,
     /// Bytes received from it.
@@ -297,7 +301,9 @@ impl PeerJson {
             nat: peer.nat.to_string(),
             path: PathJson::of(mesh, &peer.path),
             rtt_ms: peer.rtt.map(millis),
+            loss: peer.loss,
             health: peer.health.to_string(),
+            issues: peer.issues.iter().map(ToString::to_string).collect(),
             tx_bytes: peer.tx_bytes,
             rx_bytes: peer.rx_bytes,
         }

@@ -1,4 +1,7 @@
-//! A host: its addresses, its access link, and which of its ports are open.
+//! A host: where it is attached and its addresses there, its access link, and which of its ports are open.
+//!
+//! A host may be attached to several networks; packets leave through the first that is plugged in, from its address
+//! there, and come in at any. All share one access link. Sockets bound to no address in particular outlive it all.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,11 +62,23 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
+/// Where a host is attached, and its addresses there.
+#[derive(Debug)]
+pub(crate) struct Interface {
+    pub(crate) realm: RealmId,
+    pub(crate) ips: Vec<IpAddr>,
+    pub(crate) plugged: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) name: String,
-    pub(crate) realm: RealmId,
-    pub(crate) ips: Vec<IpAddr>,
+    /// The first is where packets leave, if it is plugged in; else the first that is.
+    interfaces: Vec<Interface>,
+    /// Addresses that lead nowhere for anybody else.
+    useless: Vec<IpAddr>,
+    /// The addresses it has now, those where packets leave first.
+    ips: Vec<IpAddr>,
     pub(crate) up: Line,
     pub(crate) down: Line,
     /// Open ports per family, with the address each is bound to.
@@ -78,7 +93,8 @@ impl Host {
     pub(crate) fn new(name: String, realm: RealmId, ips: Vec<IpAddr>, rng: &Rng) -> Self {
         Self {
             name,
-            realm,
+            interfaces: vec![Interface { realm, ips: ips.clone(), plugged: true }],
+            useless: Vec::new(),
             ips,
             up: Line::new(Link::default(), rng.fork("up")),
             down: Line::new(Link::default(), rng.fork("down")),
@@ -87,11 +103,74 @@ impl Host {
         }
     }
 
+    /// The addresses it has now.
+    pub(crate) fn ips(&self) -> &[IpAddr] {
+        &self.ips
+    }
+
+    /// The network that its packets leave through, also while it is not plugged in.
+    pub(crate) fn realm(&self) -> RealmId {
+        self.outgoing().unwrap_or(&self.interfaces[0]).realm
+    }
+
+    fn outgoing(&self) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.plugged)
+    }
+
+    /// The network in which it has `ip`, if it is plugged in there.
+    pub(crate) fn realm_of(&self, ip: IpAddr) -> Option<RealmId> {
+        let plugged = self.interfaces.iter().filter(|interface| interface.plugged);
+        plugged.filter(|interface| interface.ips.contains(&ip)).map(|interface| interface.realm).next()
+    }
+
+    pub(crate) fn add_useless(&mut self, ip: IpAddr) {
+        self.useless.push(ip);
+        self.refresh();
+    }
+
+    /// Attaches it to one more network.
+    pub(crate) fn attach(&mut self, realm: RealmId, ips: Vec<IpAddr>) {
+        self.interfaces.push(Interface { realm, ips, plugged: true });
+        self.refresh();
+    }
+
+    /// Takes it off a network, unless it is the only one; its addresses there.
+    pub(crate) fn detach(&mut self, realm: RealmId) -> Vec<IpAddr> {
+        let at = self.interfaces.iter().position(|interface| interface.realm == realm);
+        let Some(at) = at.filter(|_| self.interfaces.len() > 1) else { return Vec::new() };
+        let gone = self.interfaces.remove(at);
+        self.refresh();
+        gone.ips
+    }
+
+    pub(crate) fn is_attached(&self, realm: RealmId) -> bool {
+        self.interfaces.iter().any(|interface| interface.realm == realm)
+    }
+
+    /// Lets packets leave through `realm` from now on.
+    pub(crate) fn prefer(&mut self, realm: RealmId) {
+        self.interfaces.sort_by_key(|interface| interface.realm != realm);
+        self.refresh();
+    }
+
+    /// Plugs it into `realm`, or pulls the plug.
+    pub(crate) fn set_plugged(&mut self, realm: RealmId, plugged: bool) {
+        let there = self.interfaces.iter_mut().filter(|interface| interface.realm == realm);
+        there.for_each(|interface| interface.plugged = plugged);
+        self.refresh();
+    }
+
+    fn refresh(&mut self) {
+        let plugged = self.interfaces.iter().filter(|interface| interface.plugged);
+        self.ips = plugged.flat_map(|interface| &interface.ips).chain(&self.useless).copied().collect();
+    }
+
     /// Opens a port; any where it is 0. The IP may be unspecified.
     pub(crate) fn bind(&mut self, addr: SocketAddr) -> Result<SocketAddr, BindError> {
         let v6 = addr.is_ipv6();
         let known = self.ips.contains(&addr.ip()) || addr.ip().is_loopback();
-        let any = addr.ip().is_unspecified() && self.ips.iter().any(|ip| ip.is_ipv6() == v6);
+        let mut all = self.interfaces.iter().flat_map(|interface| &interface.ips);
+        let any = addr.ip().is_unspecified() && all.any(|ip| ip.is_ipv6() == v6);
         if !known && !any {
             return Err(BindError::NoSuchAddress);
         }
@@ -132,8 +211,9 @@ impl Host {
         if dst.ip().is_loopback() {
             return Some(SocketAddr::new(dst.ip(), local.port()));
         }
+        let outgoing = self.outgoing()?;
         let ip = if local.ip().is_unspecified() {
-            *self.ips.iter().find(|ip| ip.is_ipv6() == dst.is_ipv6())?
+            *outgoing.ips.iter().find(|ip| ip.is_ipv6() == dst.is_ipv6())?
         } else {
             *self.ips.iter().find(|ip| **ip == local.ip())?
         };

@@ -9,7 +9,7 @@
 //! and times; [`Trace::hash`] is the proof. Memory is bounded by what is in flight, plus each NAT's table.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use crate::link::Link;
 use crate::nat::{Chain, Nat};
 use crate::topology::{NatId, Place, Port, RealmId, Site, Topology};
 use crate::trace::{Lost, PacketEvent, Trace};
+
+mod faults;
 
 /// One way between two hosts of the same network, and from a host to itself.
 pub const LAN_DELAY: Duration = Duration::from_micros(200);
@@ -89,8 +91,8 @@ pub struct Internet {
     events: BinaryHeap<Reverse<Event>>,
     scheduled: u64,
     deliveries: VecDeque<Delivery>,
-    /// From whom nothing passes to whom.
-    cuts: BTreeSet<(HostId, HostId)>,
+    /// From whom nothing passes to whom whose payload is larger than this.
+    cuts: BTreeMap<(HostId, HostId), usize>,
     trace: Trace,
 }
 
@@ -103,7 +105,7 @@ impl Internet {
             events: BinaryHeap::new(),
             scheduled: 0,
             deliveries: VecDeque::new(),
-            cuts: BTreeSet::new(),
+            cuts: BTreeMap::new(),
             trace: Trace::default(),
         }
     }
@@ -144,7 +146,7 @@ impl Internet {
     /// The addresses of a host's interfaces.
     #[must_use]
     pub fn ips(&self, host: HostId) -> &[IpAddr] {
-        &self.topology.host(host).ips
+        self.topology.host(host).ips()
     }
 
     /// The external IPv4 addresses of a NAT.
@@ -222,24 +224,9 @@ impl Internet {
         self.topology.set_core_delay(a, b, delay);
     }
 
-    /// Lets nothing pass from `from` to `to`, or lets it pass again. Packets are lost at the end of their way, so
-    /// NATs see them.
-    pub fn set_cut(&mut self, from: HostId, to: HostId, cut: bool) {
-        if cut {
-            self.cuts.insert((from, to));
-        } else {
-            self.cuts.remove(&(from, to));
-        }
-    }
-
     /// Gives a host an interface whose address means nothing to anyone else, such as a bridge of containers.
     pub fn add_useless(&mut self, host: HostId, ip: IpAddr) {
-        self.topology.host_mut(host).ips.push(ip);
-    }
-
-    /// A NAT loses its table; with `renumber` it comes back with other external IPs.
-    pub fn reboot_nat(&mut self, nat: NatId, renumber: bool) {
-        self.topology.reboot(nat, renumber);
+        self.topology.host_mut(host).add_useless(ip);
     }
 
     /// Counts, the last packets and the fingerprint.
@@ -259,24 +246,38 @@ impl Internet {
         self.trace.diagram(limit, |host| self.name(host).to_owned())
     }
 
-    /// Sends a datagram from the socket bound at `local`. What becomes of it shows in the trace only, as in
-    /// life.
-    pub fn send(&mut self, now: Time, host: HostId, local: SocketAddr, dst: SocketAddr, payload: Vec<u8>) {
+    /// Sends a datagram from the socket bound at `local`. False where the host refuses at once, having no way to
+    /// send it; what becomes of it later shows in the trace only, as in life.
+    pub fn send(
+        &mut self,
+        now: Time,
+        host: HostId,
+        local: SocketAddr,
+        dst: SocketAddr,
+        payload: Vec<u8>,
+    ) -> bool {
         self.trace.sent();
         let (local, dst) = (plain(local), plain(dst));
         let mut packet = Packet { sent: now, sender: host, src: local, dst, payload };
         let Some(src) = self.topology.host(host).source(local, dst) else {
-            return self.lose(now, &packet, Lost::NoSource);
+            self.lose(now, &packet, Lost::NoSource);
+            return false;
         };
         packet.src = src;
+        self.send_from(now, host, packet);
+        true
+    }
+
+    fn send_from(&mut self, now: Time, host: HostId, packet: Packet) {
+        let dst = packet.dst;
         if dst.ip().is_loopback() {
             return self.schedule(now + LAN_DELAY, Stage::Arriving(host), packet);
         }
         let size = wire_size(&packet);
-        if self.topology.host(host).ips.contains(&dst.ip()) {
+        if self.topology.host(host).ips().contains(&dst.ip()) {
             return self.send_across_lan(now, host, size, packet);
         }
-        let realm = self.topology.host(host).realm;
+        let realm = self.topology.host(host).realm();
         if let Some(Port::Host(neighbour)) = self.topology.realm(realm).routes.get(&dst.ip()).copied()
             && realm != RealmId::PUBLIC
         {
@@ -323,7 +324,9 @@ impl Internet {
 
     /// Outwards, box by box, until somebody has the destination address.
     fn leave(&mut self, now: Time, mut packet: Packet) {
-        let mut realm = self.topology.host(packet.sender).realm;
+        let Some(mut realm) = self.topology.host(packet.sender).realm_of(packet.src.ip()) else {
+            return self.lose(now, &packet, Lost::Unplugged);
+        };
         let mut site = Site::Host(packet.sender);
         loop {
             let known = self.topology.realm(realm).routes.get(&packet.dst.ip()).copied();
@@ -385,8 +388,12 @@ impl Internet {
     }
 
     fn arrive(&mut self, now: Time, host: HostId, packet: Packet) {
-        if self.cuts.contains(&(packet.sender, host)) {
+        if self.cuts.get(&(packet.sender, host)).is_some_and(|above| packet.payload.len() > *above) {
             return self.lose(now, &packet, Lost::Cut);
+        }
+        let at = packet.dst.ip();
+        if !at.is_loopback() && !self.topology.host(host).ips().contains(&at) {
+            return self.lose(now, &packet, Lost::Unplugged);
         }
         if !self.topology.host(host).listens(packet.dst) {
             return self.lose(now, &packet, Lost::Unbound);

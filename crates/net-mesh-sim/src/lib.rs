@@ -18,7 +18,7 @@
 //! thread; `SimNet` gives complete nodes a UDP socket under tokio's paused clock, tens to hundreds of them.
 //!
 //! Not modelled: fragmentation and ICMP (a packet above an MTU vanishes), time to live, duplication, ECN,
-//! translation of IPv6, port-mapping protocols, hosts that move to another network.
+//! translation of IPv6, port-mapping protocols, access links of a host's interfaces apart (they share one).
 //!
 //! ```
 //! use net_mesh_proto::time::Time;

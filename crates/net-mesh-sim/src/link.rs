@@ -1,8 +1,8 @@
 //! One direction of an access link: how long a packet takes, and whether it survives.
 //!
-//! A packet meets, in this order: the cut, the MTU, the burst, independent loss, the queue. Bursts follow
-//! the clock and not the packets (a two-state Gilbert-Elliott process whose bad state loses everything), so
-//! a second attempt 10 ms later falls into the same burst, as it does on a real radio link.
+//! A packet meets, in this order: the cut, the MTU, the burst, independent loss, the queue, the stall. Bursts and
+//! stalls follow the clock and not the packets (two-state Gilbert-Elliott processes whose bad state loses everything,
+//! or holds it until it is over), so a second attempt 10 ms later falls into the same one, as on a real radio link.
 
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Link {
     pub loss: f64,
     /// Periods in which everything is lost.
     pub bursts: Option<Bursts>,
+    /// Periods in which everything is held back; what has gathered comes at their end.
+    pub stalls: Option<Bursts>,
     /// Bits per second; unlimited where `None`.
     pub bandwidth: Option<u64>,
     /// Bytes that may wait for the line; more are dropped at the tail. Means nothing without a bandwidth.
@@ -32,14 +34,14 @@ pub struct Link {
     pub cut: bool,
 }
 
-/// Periods in which a link loses everything.
+/// Periods in which a link loses everything, or holds it back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bursts {
     /// The shortest.
     pub min: Duration,
     /// The longest; lengths are uniform between the two.
     pub max: Duration,
-    /// The share of time spent in bursts, above 0 and below 1.
+    /// The share of time spent in them, above 0 and below 1.
     pub fraction: f64,
 }
 
@@ -50,6 +52,7 @@ impl Default for Link {
             jitter: Duration::ZERO,
             loss: 0.0,
             bursts: None,
+            stalls: None,
             bandwidth: None,
             queue: 256 * 1024,
             mtu: 1500,
@@ -75,21 +78,83 @@ impl Link {
     }
 }
 
+impl Link {
+    /// The default line, but for stalls of 1 to 3 s during 2 % of the time, as of a radio that changes its cell.
+    #[must_use]
+    pub fn stalling() -> Self {
+        let stalls = Bursts { min: Duration::from_secs(1), max: Duration::from_secs(3), fraction: 0.02 };
+        Self { stalls: Some(stalls), ..Self::default() }
+    }
+}
+
+/// Whether a period is going on, and until when.
+#[derive(Debug)]
+struct Periods {
+    rule: Option<Bursts>,
+    rng: Rng,
+    on: bool,
+    flip_at: Time,
+}
+
+impl Periods {
+    fn new(rule: Option<Bursts>, now: Time, rng: Rng) -> Self {
+        let mut periods = Self { rule: None, rng, on: false, flip_at: Time::ZERO };
+        periods.set_rule(now, rule);
+        periods
+    }
+
+    fn set_rule(&mut self, now: Time, rule: Option<Bursts>) {
+        if self.rule == rule {
+            return;
+        }
+        self.rule = rule;
+        if let Some(bursts) = rule {
+            self.on = self.rng.chance(bursts.fraction);
+            self.flip_at = now + self.draw(bursts);
+        }
+    }
+
+    /// When the period that is going on at `now` ends; `None` if none is.
+    fn until(&mut self, now: Time) -> Option<Time> {
+        let bursts = self.rule?;
+        while self.flip_at <= now {
+            self.on = !self.on;
+            let period = self.draw(bursts).max(Duration::from_micros(1));
+            self.flip_at += period;
+        }
+        self.on.then_some(self.flip_at)
+    }
+
+    /// A quiet period is uniform over twice its mean, which needs no logarithm: results are the same to the
+    /// last bit on every platform.
+    fn draw(&mut self, bursts: Bursts) -> Duration {
+        let unit = self.rng.unit();
+        if self.on {
+            bursts.min + bursts.max.saturating_sub(bursts.min).mul_f64(unit)
+        } else {
+            let mean = (bursts.min + bursts.max).mul_f64(0.5 * (1.0 - bursts.fraction) / bursts.fraction);
+            mean.mul_f64(2.0 * unit)
+        }
+    }
+}
+
 /// A link direction in operation.
 #[derive(Debug)]
 pub(crate) struct Line {
     rule: Link,
     rng: Rng,
     free_at: Time,
-    bursting: bool,
-    flip_at: Time,
+    bursts: Periods,
+    stalls: Periods,
+    /// A stall by hand ends then.
+    held_until: Time,
 }
 
 impl Line {
     pub(crate) fn new(rule: Link, rng: Rng) -> Self {
-        let mut line = Self { rule, rng, free_at: Time::ZERO, bursting: false, flip_at: Time::ZERO };
-        line.start_bursts(Time::ZERO);
-        line
+        let bursts = Periods::new(rule.bursts, Time::ZERO, rng.fork("bursts"));
+        let stalls = Periods::new(rule.stalls, Time::ZERO, rng.fork("stalls"));
+        Self { rule, rng, free_at: Time::ZERO, bursts, stalls, held_until: Time::ZERO }
     }
 
     pub(crate) fn rule(&self) -> &Link {
@@ -97,23 +162,27 @@ impl Line {
     }
 
     pub(crate) fn set_rule(&mut self, now: Time, rule: Link) {
-        let restart = self.rule.bursts != rule.bursts;
+        self.bursts.set_rule(now, rule.bursts);
+        self.stalls.set_rule(now, rule.stalls);
         self.rule = rule;
-        if restart {
-            self.start_bursts(now);
-        }
+    }
+
+    /// Holds everything back until then.
+    pub(crate) fn stall(&mut self, until: Time) {
+        self.held_until = self.held_until.max(until);
     }
 
     /// When a packet of `size` bytes (headers included) that enters at `now` comes out.
     pub(crate) fn pass(&mut self, now: Time, size: usize) -> Result<Time, Lost> {
         self.admit(size)?;
-        if self.in_burst(now) {
+        if self.bursts.until(now).is_some() {
             return Err(Lost::Burst);
         }
         if self.rule.loss > 0.0 && self.rng.chance(self.rule.loss) {
             return Err(Lost::Loss);
         }
-        let sent = self.queued(now, size)?;
+        let held = self.stalls.until(now).into_iter().fold(self.held_until, Time::max);
+        let sent = self.queued(now, size)?.max(held);
         let jitter = u64::try_from(self.rule.jitter.as_nanos()).unwrap_or(u64::MAX);
         let extra = if jitter == 0 { 0 } else { self.rng.below(jitter.saturating_add(1)) };
         Ok(sent + self.rule.delay + Duration::from_nanos(extra))
@@ -140,35 +209,6 @@ impl Line {
         let nanos = size as u128 * 8_000_000_000 / bandwidth;
         self.free_at = self.free_at.max(now) + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         Ok(self.free_at)
-    }
-
-    fn start_bursts(&mut self, now: Time) {
-        if let Some(bursts) = self.rule.bursts {
-            self.bursting = self.rng.chance(bursts.fraction);
-            self.flip_at = now + self.draw_period(bursts);
-        }
-    }
-
-    fn in_burst(&mut self, now: Time) -> bool {
-        let Some(bursts) = self.rule.bursts else { return false };
-        while self.flip_at <= now {
-            self.bursting = !self.bursting;
-            let period = self.draw_period(bursts).max(Duration::from_micros(1));
-            self.flip_at += period;
-        }
-        self.bursting
-    }
-
-    /// A quiet period is uniform over twice its mean, which needs no logarithm: results are the same to the
-    /// last bit on every platform.
-    fn draw_period(&mut self, bursts: Bursts) -> Duration {
-        let unit = self.rng.unit();
-        if self.bursting {
-            bursts.min + bursts.max.saturating_sub(bursts.min).mul_f64(unit)
-        } else {
-            let mean = (bursts.min + bursts.max).mul_f64(0.5 * (1.0 - bursts.fraction) / bursts.fraction);
-            mean.mul_f64(2.0 * unit)
-        }
     }
 }
 
@@ -201,6 +241,24 @@ mod tests {
         assert_eq!(line.pass(at(0), 1000), Ok(at(8)));
         assert_eq!(line.pass(at(0), 1000), Err(Lost::Queue));
         assert_eq!(line.pass(at(1), 1000), Ok(at(9)), "there is room again once one has left");
+    }
+
+    #[test]
+    fn a_stall_holds_everything_back_and_lets_it_go_in_order_when_it_is_over() {
+        let mut line = line(Link::default());
+        line.stall(at(2000));
+        assert_eq!(
+            [at(10), at(1999), at(2000)].map(|now| line.pass(now, 100)),
+            [2005, 2005, 2005].map(|ms| Ok(at(ms)))
+        );
+
+        let mut line = self::line(Link::stalling());
+        let delays: Vec<Duration> =
+            (0..3_000_000).step_by(10).map(|ms| line.pass(at(ms), 100).unwrap() - at(ms)).collect();
+        let held = delays.iter().filter(|delay| **delay > Duration::from_millis(5)).count();
+        assert!((3_000..9_000).contains(&held), "{held} of 300000 at 2 %");
+        let longest = delays.iter().max().unwrap();
+        assert!((2500..=3005).contains(&longest.as_millis()), "{longest:?}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::time::Duration;
 use net_mesh_proto::time::Time;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::host::{BindError, HostId};
@@ -70,6 +70,14 @@ struct Inner {
     armed: Option<Time>,
     /// Datagrams in one call of a socket, at most.
     segments: usize,
+    /// Hosts whose changes someone wants to hear of.
+    watched: BTreeMap<HostId, Watched>,
+}
+
+/// The addresses of a host as they were when its watchers were last told.
+struct Watched {
+    ips: Vec<IpAddr>,
+    told: watch::Sender<()>,
 }
 
 type InboxKey = (HostId, bool, u16);
@@ -114,7 +122,13 @@ impl SimNet {
     #[must_use]
     pub fn new(net: Internet) -> Self {
         let changed = Arc::new(Notify::new());
-        let inner = Mutex::new(Inner { net, inboxes: BTreeMap::new(), armed: None, segments: 1 });
+        let inner = Mutex::new(Inner {
+            net,
+            inboxes: BTreeMap::new(),
+            armed: None,
+            segments: 1,
+            watched: BTreeMap::new(),
+        });
         let shared = Arc::new(Shared { inner, changed: Arc::clone(&changed), epoch: Instant::now() });
         tokio::spawn(deliver(Arc::downgrade(&shared), changed, shared.epoch));
         Self { shared }
@@ -131,8 +145,33 @@ impl SimNet {
         self.shared.lock().segments = segments.max(1);
     }
 
-    /// Looks at the internet, or changes it, as it is now.
+    /// Looks at the internet, or changes it, as it is now. Hosts whose addresses it changes are told
+    /// ([`Self::changes`]).
     pub fn with<R>(&self, act: impl FnOnce(&mut Internet, Time) -> R) -> R {
+        let result = self.act(act);
+        self.shared.lock().tell_readdressed();
+        result
+    }
+
+    /// A value that changes whenever the host's network does: its addresses, or what
+    /// [`network_changed`](Self::network_changed) stands for.
+    #[must_use]
+    pub fn changes(&self, host: HostId) -> watch::Receiver<()> {
+        let mut inner = self.shared.lock();
+        let ips = inner.net.ips(host).to_vec();
+        let watched = inner.watched.entry(host);
+        watched.or_insert_with(|| Watched { ips, told: watch::Sender::new(()) }).told.subscribe()
+    }
+
+    /// Tells a host that its network changed, as its system would of what leaves its addresses as they are: another
+    /// default route, another way behind its NAT, the end of a sleep.
+    pub fn network_changed(&self, host: HostId) {
+        if let Some(watched) = self.shared.lock().watched.get(&host) {
+            watched.told.send_replace(());
+        }
+    }
+
+    fn act<R>(&self, act: impl FnOnce(&mut Internet, Time) -> R) -> R {
         let mut inner = self.shared.lock();
         let result = act(&mut inner.net, self.shared.now());
         if inner.is_late() {
@@ -189,6 +228,12 @@ impl SimHost {
     pub fn ips(&self) -> Vec<IpAddr> {
         self.net.ips(self.host)
     }
+
+    /// A value that changes whenever the host's network does; as [`SimNet::changes`].
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.net.changes(self.host)
+    }
 }
 
 impl Shared {
@@ -209,6 +254,16 @@ impl Drop for Shared {
 }
 
 impl Inner {
+    fn tell_readdressed(&mut self) {
+        for (host, watched) in &mut self.watched {
+            let ips = self.net.ips(*host);
+            if ips != watched.ips {
+                watched.ips = ips.to_vec();
+                watched.told.send_replace(());
+            }
+        }
+    }
+
     /// Whether something happens before the delivering task will look.
     fn is_late(&self) -> bool {
         match (self.net.poll_timeout(), self.armed) {
@@ -286,7 +341,7 @@ impl AsyncUdpSocket for SimSocket {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let local = transmit.src_ip.map_or(self.local, |ip| SocketAddr::new(ip, self.local.port()));
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        self.net.with(|net, now| {
+        self.net.act(|net, now| {
             for datagram in transmit.contents.chunks(segment) {
                 net.send(now, self.host, local, transmit.destination, datagram.to_vec());
             }

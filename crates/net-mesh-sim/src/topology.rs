@@ -121,7 +121,7 @@ impl Topology {
         &mut self.hosts[id.0 as usize]
     }
 
-    fn place(&self, place: Place) -> RealmId {
+    pub(crate) fn place(&self, place: Place) -> RealmId {
         match place {
             Place::Public => RealmId::PUBLIC,
             Place::Behind(nat) => self.gate(nat).inside,
@@ -157,16 +157,43 @@ impl Topology {
     pub(crate) fn add_host(&mut self, place: Place, families: Families) -> HostId {
         let realm = self.place(place);
         let id = HostId(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX));
-        let mut ips = Vec::new();
-        if families.v4() {
-            ips.push(IpAddr::V4(self.assign_v4(realm, Port::Host(id))));
-        }
-        if families.v6() {
-            ips.push(IpAddr::V6(self.assign_v6(realm, id)));
-        }
+        let ips = self.assign(realm, id, families);
         let rng = self.rng.fork(&format!("host {}", id.0));
         self.hosts.push(Host::new(format!("h{}", id.0), realm, ips, &rng));
         id
+    }
+
+    fn assign(&mut self, realm: RealmId, host: HostId, families: Families) -> Vec<IpAddr> {
+        let v4 = families.v4().then(|| IpAddr::V4(self.assign_v4(realm, Port::Host(host))));
+        let v6 = families.v6().then(|| IpAddr::V6(self.assign_v6(realm, host)));
+        v4.into_iter().chain(v6).collect()
+    }
+
+    /// Attaches a host to one more network, with new addresses there, unless it is already.
+    pub(crate) fn attach(&mut self, host: HostId, place: Place, families: Families) {
+        let realm = self.place(place);
+        if !self.host(host).is_attached(realm) {
+            let ips = self.assign(realm, host, families);
+            self.host_mut(host).attach(realm, ips);
+        }
+    }
+
+    /// Takes a host off a network, unless it is the only one. Nobody gets its addresses there.
+    pub(crate) fn detach(&mut self, host: HostId, place: Place) {
+        let realm = self.place(place);
+        for ip in self.host_mut(host).detach(realm) {
+            self.unroute(realm, ip, Port::Host(host));
+        }
+    }
+
+    /// From `realm` outwards, makes `ip` unknown where it led to `port`. Elsewhere somebody else may have it.
+    fn unroute(&mut self, realm: RealmId, ip: IpAddr, port: Port) {
+        let (mut at, mut via) = (realm, port);
+        while self.realm(at).routes.get(&ip) == Some(&via) {
+            self.realms[at.0 as usize].routes.remove(&ip);
+            let Some(owner) = self.realm(at).owner else { return };
+            (at, via) = (self.gate(owner).outside, Port::Nat(owner));
+        }
     }
 
     /// Gives `port`, in `realm`, an address of the nearest realm that has its own IPv4 addresses, and tells
@@ -222,7 +249,7 @@ impl Topology {
     /// The boxes from a host outwards.
     pub(crate) fn boxes(&self, host: HostId) -> Vec<NatId> {
         let mut boxes = Vec::new();
-        let mut realm = self.host(host).realm;
+        let mut realm = self.host(host).realm();
         while let Some(owner) = self.realm(realm).owner {
             boxes.push(owner);
             realm = self.gate(owner).outside;

@@ -35,6 +35,8 @@ macro_rules! losses {
 losses! {
     /// The link was cut.
     Cut => "cut",
+    /// The host has no such address any more, or is not plugged in there.
+    Unplugged => "unplugged",
     /// Larger than a link's MTU.
     Mtu => "mtu",
     /// Lost on its own.

@@ -63,7 +63,9 @@ impl Builder {
 
     /// An address to listen on, at most one per address family; port 0 lets the system choose.
     ///
-    /// Default: both families, on all addresses, at ports the system chooses.
+    /// Default: both families, on all addresses, at ports the system chooses. Sockets are opened once, and a socket
+    /// on all addresses (`0.0.0.0`, `[::]`) serves those that come later too, also the first of its family. A family
+    /// that the system knows nothing of at the start, or that is not listened on, stays unused.
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen.push(addr);
         self

@@ -3,7 +3,7 @@
 //! One task owns the loop that [`Node`] prescribes. Everything that happens arrives as a [`Signal`] in
 //! one bounded queue; everything the node wants done is done here, and nothing is decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
-use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output};
+use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output, Switch};
 use net_mesh_proto::outbox::SocketId;
 use net_mesh_proto::rendezvous::Attempt;
 use net_mesh_proto::route::Route;
@@ -21,21 +21,29 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::mesh::Shared;
-use crate::net::Network;
+use crate::net::{self, Network, Watch};
 use crate::session::{Link, Sessions};
 use crate::side::SideSocket;
 use crate::socket::Datagram;
+use crate::socket::slots::SlotId;
 use crate::why::AttemptInfo;
 
 /// Signals waiting for the driver. Connections wait when it is full, so a peer's flood of control
 /// messages becomes back-pressure on that peer.
 pub(crate) const SIGNALS: usize = 1024;
 
-/// How often connections are looked at and the host's addresses compared.
+/// How often connections are looked at, and the host's addresses compared where nothing tells of changes.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Signals and datagrams taken in one turn of the loop, each.
 const SHARE: usize = 64;
+
+/// Between two looks at what has passed over the routes of busy sessions. A fraction of the time in which a dead route is
+/// noticed; nothing is looked at while nothing passes.
+const SAMPLE: Duration = Duration::from_millis(10);
+
+/// Routes looked at in one turn.
+const SAMPLES: usize = 256;
 
 /// Something that happened.
 pub(crate) enum Signal {
@@ -67,6 +75,11 @@ pub(crate) struct Driver {
     /// Connections, as long as the node has not been told that they ended.
     links: BTreeMap<ConnId, Arc<Link>>,
     dials: BTreeMap<DialId, AbortHandle>,
+    /// The connections of each slot: one, or two while they replace each other.
+    conns: HashMap<SlotId, Vec<ConnId>>,
+    /// When the counts of traffic are looked at next, if any has changed.
+    sample_at: Option<Instant>,
+    sampled: Instant,
     ips: Vec<std::net::IpAddr>,
     /// Where this queue can be reached, without keeping it open.
     own: mpsc::WeakSender<Signal>,
@@ -90,6 +103,9 @@ impl Driver {
             sides: BTreeMap::new(),
             links: BTreeMap::new(),
             dials: BTreeMap::new(),
+            conns: HashMap::new(),
+            sample_at: None,
+            sampled: Instant::now(),
             ips: Vec::new(),
         }
     }
@@ -97,11 +113,14 @@ impl Driver {
     /// Runs until every handle to the mesh is gone or the mesh is shut down.
     pub(crate) async fn run(mut self) {
         self.open_other_port();
+        // Before the first look, so that nothing happens between the two.
+        let used = [false, true].map(|v6| self.shared.socket.port(v6).is_some());
+        let mut watch = Watch::new(&*self.network, used);
         self.network_changed();
         self.drain();
         let mut tick = tokio::time::interval(TICK);
         let stop = Arc::clone(&self.shared.stop);
-        let subscriptions = Arc::clone(&self.shared);
+        let (subscriptions, socket) = (Arc::clone(&self.shared), Arc::clone(&self.shared.socket));
         loop {
             let deadline = self.shared.node().poll_timeout().map(|d| self.shared.instant(d.at));
             let wake = async {
@@ -110,16 +129,34 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
+            let sample_at = self.sample_at;
+            let sample = async {
+                match sample_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = stop.notified() => break,
                 () = wake => {}
-                _ = tick.tick() => self.tick(),
+                () = sample => self.sample(),
+                () = socket.traffic(), if sample_at.is_none() => self.sample_at = Some(self.sampled + SAMPLE),
+                _ = tick.tick() => {
+                    self.tick();
+                    if !watch.is_told() {
+                        self.compare_ips();
+                    }
+                }
+                kinds = watch.changed() => self.network_told(&kinds),
                 () = subscriptions.subscriptions.notified() => {
                     let channels = self.shared.hub.subscribed();
                     self.handle(Input::Command(Command::Subscriptions(channels)));
                 }
-                Some(datagram) = self.inbox.recv() => self.datagram(&datagram),
+                Some(datagram) = self.inbox.recv() => {
+                    self.sample();
+                    self.datagram(&datagram);
+                }
                 signal = self.signals.recv() => match signal {
                     Some(signal) => self.signal(signal),
                     None => break,
@@ -138,6 +175,8 @@ impl Driver {
             let Ok(signal) = self.signals.try_recv() else { break };
             self.signal(signal);
         }
+        // The two ends of a route compare their counts: a frame is told after what came before it.
+        self.sample();
         for _ in 0..SHARE {
             let Ok(datagram) = self.inbox.try_recv() else { break };
             self.datagram(&datagram);
@@ -147,6 +186,16 @@ impl Driver {
         if node.poll_timeout().is_some_and(|d| d.at <= now) {
             node.handle_timeout(now);
         }
+    }
+
+    /// Tells the node what has passed over the routes of busy sessions.
+    fn sample(&mut self) {
+        for (slot, route, traffic) in self.shared.socket.sample(SAMPLES) {
+            for conn in self.conns.get(&slot).into_iter().flatten() {
+                self.handle(Input::Traffic { conn: *conn, route, traffic });
+            }
+        }
+        (self.sample_at, self.sampled) = (None, Instant::now());
     }
 
     fn datagram(&self, datagram: &Datagram) {
@@ -169,6 +218,7 @@ impl Driver {
                     self.dials.remove(&dial);
                 }
                 let key = link.session_key();
+                self.conns.entry(link.slot).or_default().push(conn);
                 self.links.insert(conn, link);
                 self.handle(Input::Connected { conn, peer, direction, dial, route, rtt, key });
             }
@@ -178,7 +228,14 @@ impl Driver {
             }
             Signal::Control { conn, bytes } => self.handle(Input::Control { conn, bytes: &bytes }),
             Signal::Closed { conn } => {
-                self.links.remove(&conn);
+                if let Some(link) = self.links.remove(&conn)
+                    && let Some(conns) = self.conns.get_mut(&link.slot)
+                {
+                    conns.retain(|other| *other != conn);
+                    if conns.is_empty() {
+                        self.conns.remove(&link.slot);
+                    }
+                }
                 self.handle(Input::Closed { conn });
             }
             Signal::Side { socket, from, bytes } => {
@@ -220,18 +277,18 @@ impl Driver {
                 }
             }
             Output::Accept { conn, route } => {
-                if let Some(link) = self.links.get(&conn) {
-                    self.shared.socket.accept(link.slot, route);
-                }
-            }
-            Output::SetRoute { conn, route, switch, .. } => {
                 if let Some(link) = self.links.get(&conn)
-                    && self.shared.socket.set_route(link.slot, route)
+                    && !self.shared.socket.accept(link.slot, route)
                 {
-                    link.switched(route, switch);
+                    self.handle(Input::RouteRefused { conn, route });
                 }
             }
-            Output::Frame { route, bytes } => self.shared.socket.send_frame(route, &bytes),
+            Output::SetRoute { conn, route, also, switch } => self.set_route(conn, route, also, switch),
+            Output::Frame { route, bytes } => {
+                if !self.shared.socket.send_frame(route, &bytes) {
+                    self.handle(Input::SendFailed { route });
+                }
+            }
             Output::Label(change) => self.shared.socket.apply(change),
             Output::Dial { dial, peer, routes } => {
                 let task = tokio::spawn(Arc::clone(&self.sessions).dial(dial, peer, routes));
@@ -243,6 +300,21 @@ impl Driver {
                 }
             }
             Output::Event(event) => self.event(event),
+        }
+    }
+
+    fn set_route(&self, conn: ConnId, route: Route, also: Option<Route>, switch: Switch) {
+        let Some(link) = self.links.get(&conn) else { return };
+        let socket = &self.shared.socket;
+        let before = socket.route(link.slot).unwrap_or(route);
+        if !socket.set_route(link.slot, route, also) {
+            return self.handle(Input::RouteRefused { conn, route });
+        }
+        let rtt = link.connection.rtt();
+        link.switched(route, switch);
+        if switch == Switch::Urgent {
+            let bytes = socket.replay(link.slot, before, rtt);
+            tracing::debug!(peer = %link.peer.short(), %before, %route, bytes, "sent again");
         }
     }
 
@@ -369,6 +441,17 @@ impl Driver {
                 active: link.take_activity(),
             });
         }
+    }
+
+    /// The network told of changes. The node hears of them also where all addresses are what they were.
+    fn network_told(&mut self, kinds: &net::Kinds) {
+        let before = std::mem::take(&mut self.ips);
+        self.network_changed();
+        let readdressed = before != self.ips;
+        tracing::info!(what = net::words(kinds), readdressed, "the network changed");
+    }
+
+    fn compare_ips(&mut self) {
         if self.network.ips() != self.ips {
             tracing::info!("the host's addresses changed");
             self.network_changed();

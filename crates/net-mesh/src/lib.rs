@@ -87,6 +87,7 @@ pub use error::{PeerError, ResolveError, StartError};
 pub use identity::{Identity, IdentityError, MeshSecret, NodeKey};
 pub use mesh::Mesh;
 pub use net_mesh_proto::id::{MeshId, NodeId};
+pub use net_mesh_proto::liveness::Issue;
 pub use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
 pub use net_mesh_proto::relay::Limits as RelayLimits;
 pub use peer::{Health, Nat, Path, PathKind, PeerInfo, Pong, Relayed, Status, Udp};

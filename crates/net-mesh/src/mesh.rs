@@ -389,11 +389,19 @@ impl Mesh {
             let info = peers.entry(*peer).or_insert_with(|| idle(*peer, peer.short(), unknown));
             let stats = link.connection.stats();
             info.rtt = Some(link.connection.rtt());
-            info.health = Health::Healthy;
             (info.tx_bytes, info.rx_bytes) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
         }
         let node = shared.node();
+        let now = shared.now();
         for (peer, info) in &mut peers {
+            if let Some(health) = node.health(peer) {
+                info.health = health.into();
+                info.issues = node.issues(peer);
+            }
+            if let Some(way) = node.way(now, peer) {
+                info.rtt = way.rtt.or(info.rtt);
+                info.loss = way.loss.map(|permille| f32::from(permille) / 1000.0);
+            }
             info.path = node.path(peer).map_or(Path::NONE, |(route, via)| Path::of(route, via));
         }
         drop(node);
@@ -651,7 +659,9 @@ fn idle(node_id: NodeId, name: String, nat: net_mesh_proto::nat::NatClass) -> Pe
         nat,
         path: Path::NONE,
         rtt: None,
+        loss: None,
         health: Health::Healthy,
+        issues: Vec::new(),
         tx_bytes: 0,
         rx_bytes: 0,
     }

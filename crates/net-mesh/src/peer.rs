@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use net_mesh_proto::id::NodeId;
+use net_mesh_proto::liveness::Issue;
 use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
 use net_mesh_proto::route::Route;
 
@@ -55,15 +56,27 @@ impl Path {
     }
 }
 
-/// How a peer is doing, as far as this node can tell.
+/// How a peer is doing, as far as this node can tell: its direct path, where there is one or was one that may
+/// come back, or else the path there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Health {
-    /// Nothing speaks against it: its session is alive, or none was needed.
+    /// Nothing speaks against it: what is sent arrives, or nothing was to be sent.
     Healthy,
-    /// It has been silent for longer than it should.
+    /// Something that should have come has not. Packets go another way as well, if there is one.
     Suspect,
-    /// Its session was lost, or none could be opened.
+    /// Nothing has come for seconds, however often it was asked for, or no session could be opened. Where
+    /// the path is relayed, others still reach it.
     Failed,
+}
+
+impl From<net_mesh_proto::liveness::Health> for Health {
+    fn from(health: net_mesh_proto::liveness::Health) -> Self {
+        match health {
+            net_mesh_proto::liveness::Health::Healthy => Self::Healthy,
+            net_mesh_proto::liveness::Health::Suspect => Self::Suspect,
+            net_mesh_proto::liveness::Health::Failed => Self::Failed,
+        }
+    }
 }
 
 impl fmt::Display for Health {
@@ -88,10 +101,14 @@ pub struct PeerInfo {
     pub nat: NatClass,
     /// How packets get there.
     pub path: Path,
-    /// The smoothed round-trip time of the session.
+    /// The smoothed round-trip time of the path.
     pub rtt: Option<Duration>,
+    /// The share of packets lost on the path lately, from 0 to 1, once enough have passed.
+    pub loss: Option<f32>,
     /// How it is doing.
     pub health: Health,
+    /// What is wrong with the network between here and there, where it has a name.
+    pub issues: Vec<Issue>,
     /// Bytes sent to it in UDP payloads over the present session.
     pub tx_bytes: u64,
     /// Bytes received from it in UDP payloads over the present session.

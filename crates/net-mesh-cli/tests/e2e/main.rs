@@ -7,6 +7,8 @@
 //! | `special_places` | in one home, behind carriers, in IPv6, where UDP is blocked, in a row |
 //! | `bad_lines` | behind access lines that lose and delay |
 //! | `first_words` | behind NATs at the ends of long lines, not yet knowing each other |
+//! | `failover` | where paths die, relays are killed, uplinks come and go, and NATs forget |
+//! | `network_changes` | on a host whose addresses, links and default route change |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
 //! | `the_lab` | in the simulated internet that the program carries |
@@ -20,8 +22,10 @@
 
 mod bad_lines;
 mod every_pair;
+mod failover;
 mod first_words;
 mod loopback;
+mod network_changes;
 mod on_a_real_kernel;
 mod special_places;
 mod support;

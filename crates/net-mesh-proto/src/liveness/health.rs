@@ -47,15 +47,17 @@ pub enum Cause {
     PeerDoubts,
     /// The host's network changed.
     NetworkChanged,
-    /// This node cannot send.
+    /// The system refuses to send.
     SendFailed,
+    /// A NAT is about to replace the mapping, as it did before.
+    MappingEnds,
     /// Probes were answered for long enough.
     Answered,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Silence,
         Self::Unanswered,
         Self::Undelivered,
@@ -63,6 +65,7 @@ impl Cause {
         Self::PeerDoubts,
         Self::NetworkChanged,
         Self::SendFailed,
+        Self::MappingEnds,
         Self::Answered,
     ];
 
@@ -77,6 +80,7 @@ impl Cause {
             Self::PeerDoubts => "peer_doubts",
             Self::NetworkChanged => "network_changed",
             Self::SendFailed => "send_failed",
+            Self::MappingEnds => "mapping_ends",
             Self::Answered => "answered",
         }
     }

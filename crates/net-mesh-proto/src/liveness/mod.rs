@@ -4,10 +4,18 @@
 //! that only the two ends of a session know. A pong that is genuine proves a way in both directions; neither a
 //! mediator nor a relay can make one. Who asks when is the business of [`path`](crate::path).
 
+pub mod detector;
 pub mod health;
+pub mod loss;
+pub mod mapping;
+pub mod rtt;
 pub mod traffic;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
+pub use detector::{Detector, View, Witness};
 pub use health::{Cause, Evidence, Health, Issue};
 pub use traffic::{Traffic, Waiting};
 

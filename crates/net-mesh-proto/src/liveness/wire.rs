@@ -3,14 +3,20 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | [`PING`] or [`PONG`] |
-//! | 1 | flags: bit 0 says that the sender sends its packets on this way now |
+//! | 1 | flags: bit 0, the session travels this way; bit 1, the sender doubts the way that the session travels |
 //! | 8 | which session: a hash of its key |
 //! | 8 | a nonce; a pong repeats its ping's |
+//! | 4 | how many datagrams of the session the sender has sent this way, modulo 2^32 |
+//! | 4 | how many it has received this way, modulo 2^32 |
+//! | 18 | an address, IPv4 as IPv6 maps it (RFC 4291 §2.5.5.2), and a port: in a ping where it is sent to, in a pong where the ping came from; zeros over a circuit |
 //! | 16 | HMAC-SHA256 (RFC 2104) of all that and the sender's id, cut to 128 bits |
+//! | any | zeros: a ping may be as long as the packets that are to follow it |
 //!
-//! The sender's id is covered so that a frame thrown back at its sender means nothing.
+//! The sender's id is covered so that a frame thrown back at its sender means nothing. The padding is not covered:
+//! whoever cuts it off could as well drop the whole frame.
 
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -19,11 +25,20 @@ use crate::id::NodeId;
 use crate::wire::frame::{PING, PONG};
 use crate::wire::{Malformed, Reader, Writer};
 
-/// The length of a frame, in bytes. A pong is as long as a ping: nobody gets more than was sent.
-pub const FRAME_BYTES: usize = 1 + 1 + 8 + 8 + MAC;
+/// The length of a frame without padding, in bytes. A pong is never longer than a ping: nobody gets more than was sent.
+pub const FRAME_BYTES: usize = 1 + 1 + 8 + 8 + 4 + 4 + ADDR + MAC;
+
+/// The length of a padded ping, in bytes: what QUIC needs every way to carry (RFC 9000 §14).
+pub const PADDED_BYTES: usize = 1200;
+
+/// The longest frame that is parsed, in bytes.
+const MAX_BYTES: usize = 1500;
+
+const ADDR: usize = 16 + 2;
 
 const MAC: usize = 16;
 const IN_USE: u8 = 1;
+const DOUBT: u8 = 2;
 
 /// The key of one session, exported from its TLS (RFC 8446 §7.5).
 #[derive(Clone, PartialEq, Eq)]
@@ -71,10 +86,18 @@ pub enum Kind {
 pub struct Frame {
     /// Which frame.
     pub kind: Kind,
-    /// Whether the sender sends its packets on this way now.
+    /// Whether the session travels this way, as far as the sender is concerned.
     pub in_use: bool,
+    /// Whether the sender doubts the way that it travels.
+    pub doubt: bool,
     /// Chosen by who pings.
     pub nonce: u64,
+    /// Datagrams of the session that the sender has sent this way, modulo 2^32.
+    pub sent: u32,
+    /// Those that it has received this way, modulo 2^32.
+    pub received: u32,
+    /// In a ping where it is sent to, in a pong where the ping came from; `None` over a circuit.
+    pub addr: Option<SocketAddr>,
 }
 
 /// A frame that has been parsed, whose authentication code has not been looked at.
@@ -95,11 +118,29 @@ impl Frame {
             Kind::Ping => PING,
             Kind::Pong => PONG,
         };
-        out.u8(kind).u8(if self.in_use { IN_USE } else { 0 }).u64(key.hint()).u64(self.nonce);
+        let flags = if self.in_use { IN_USE } else { 0 } | if self.doubt { DOUBT } else { 0 };
+        out.u8(kind).u8(flags).u64(key.hint()).u64(self.nonce).u32(self.sent).u32(self.received);
+        let (ip, port) = self.addr.map_or(([0; 16], 0), |addr| (octets(addr.ip()), addr.port()));
+        out.bytes(&ip).u16(port);
         let mut bytes = out.finish();
         let mac = key.hmac(&[&bytes, &sender.0]);
         bytes.extend_from_slice(mac.first_chunk::<MAC>().map_or(&[], |mac| mac));
         bytes
+    }
+
+    /// The same, with zeros up to [`PADDED_BYTES`].
+    #[must_use]
+    pub fn encode_padded(&self, key: &SessionKey, sender: &NodeId) -> Vec<u8> {
+        let mut bytes = self.encode(key, sender);
+        bytes.resize(PADDED_BYTES, 0);
+        bytes
+    }
+}
+
+const fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
     }
 }
 
@@ -116,13 +157,33 @@ impl<'a> Unverified<'a> {
             _ => return Err(Malformed::Invalid("a kind of frame")),
         };
         let flags = from.u8()?;
-        if flags & !IN_USE != 0 {
+        if flags & !(IN_USE | DOUBT) != 0 {
             return Err(Malformed::Invalid("a flag"));
         }
-        let (hint, nonce, mac) = (from.u64()?, from.u64()?, from.array()?);
-        from.finish()?;
-        let covered = bytes.get(..bytes.len() - MAC).ok_or(Malformed::Truncated)?;
-        Ok(Self { frame: Frame { kind, in_use: flags & IN_USE != 0, nonce }, hint, covered, mac })
+        let (hint, nonce) = (from.u64()?, from.u64()?);
+        let (sent, received) = (from.u32()?, from.u32()?);
+        let ip = Ipv6Addr::from(from.array::<16>()?).to_canonical();
+        let port = from.u16()?;
+        let addr = (!ip.is_unspecified() && port != 0).then(|| SocketAddr::new(ip, port));
+        let mac = from.array()?;
+        let padding = from.rest();
+        if bytes.len() > MAX_BYTES
+            || kind == Kind::Pong && !padding.is_empty()
+            || padding.iter().any(|b| *b != 0)
+        {
+            return Err(Malformed::Invalid("padding"));
+        }
+        let covered = bytes.get(..FRAME_BYTES - MAC).ok_or(Malformed::Truncated)?;
+        let frame = Frame {
+            kind,
+            in_use: flags & IN_USE != 0,
+            doubt: flags & DOUBT != 0,
+            nonce,
+            sent,
+            received,
+            addr,
+        };
+        Ok(Self { frame, hint, covered, mac })
     }
 
     /// Which session it says it belongs to.
@@ -153,21 +214,38 @@ mod tests {
     }
 
     fn frame() -> Frame {
-        Frame { kind: Kind::Ping, in_use: true, nonce: 0x0102_0304_0506_0708 }
+        Frame {
+            kind: Kind::Ping,
+            in_use: true,
+            doubt: false,
+            nonce: 0x0102_0304_0506_0708,
+            sent: 0x0a0b_0c0d,
+            received: 7,
+            addr: Some("198.51.100.4:4433".parse().unwrap()),
+        }
     }
 
     #[test]
     fn a_ping_has_these_bytes() {
         let bytes = frame().encode(&key(), &A);
-        assert_eq!(bytes.len(), FRAME_BYTES);
+        assert_eq!((bytes.len(), FRAME_BYTES), (60, 60));
         assert_eq!(bytes[..2], [0x81, 1]);
         assert_eq!(bytes[2..10], key().hint().to_be_bytes());
         assert_eq!(bytes[10..18], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(bytes[18..26], [10, 11, 12, 13, 0, 0, 0, 7]);
+        assert_eq!(bytes[26..38], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+        assert_eq!(bytes[38..44], [198, 51, 100, 4, 0x11, 0x51]);
+        let pong = Frame { kind: Kind::Pong, in_use: false, doubt: true, addr: None, ..frame() };
+        let bytes = pong.encode(&key(), &A);
+        assert_eq!(bytes[..2], [0x82, 2]);
+        assert_eq!(bytes[26..44], [0; 18]);
     }
 
     #[test]
     fn a_frame_survives_the_journey_and_only_with_its_key_and_sender() {
-        for frame in [frame(), Frame { kind: Kind::Pong, in_use: false, nonce: 9 }] {
+        let pong = Frame { kind: Kind::Pong, in_use: false, doubt: true, nonce: 9, addr: None, ..frame() };
+        let v6 = Frame { addr: Some("[2001:db8::1]:1".parse().unwrap()), ..frame() };
+        for frame in [frame(), pong, v6] {
             let bytes = frame.encode(&key(), &A);
             let parsed = Unverified::parse(&bytes).unwrap();
             assert_eq!(parsed.hint(), key().hint());
@@ -184,12 +262,25 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_cut_anywhere_or_with_more_behind_it_is_malformed() {
-        let mut bytes = frame().encode(&key(), &A);
+    fn a_ping_may_be_padded_with_zeros_and_a_pong_may_not() {
+        let bytes = frame().encode_padded(&key(), &A);
+        assert_eq!(bytes.len(), PADDED_BYTES);
+        assert_eq!(Unverified::parse(&bytes).unwrap().verify(&key(), &A), Some(frame()));
+        let pong = Frame { kind: Kind::Pong, ..frame() }.encode_padded(&key(), &A);
+        assert!(Unverified::parse(&pong).is_err());
+        let mut other = frame().encode(&key(), &A);
+        other.push(1);
+        assert!(Unverified::parse(&other).is_err());
+        let mut long = frame().encode(&key(), &A);
+        long.resize(MAX_BYTES + 1, 0);
+        assert!(Unverified::parse(&long).is_err());
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_is_malformed() {
+        let bytes = frame().encode(&key(), &A);
         for end in 0..bytes.len() {
             assert!(Unverified::parse(&bytes[..end]).is_err(), "cut at {end}");
         }
-        bytes.push(0);
-        assert!(Unverified::parse(&bytes).is_err());
     }
 }

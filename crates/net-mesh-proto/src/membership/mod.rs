@@ -2,9 +2,10 @@
 //!
 //! Every node makes one [`Record`] of itself, signed, with a sequence number. Records travel in two ways:
 //! - **pushed**: whoever learns a new one sends it to all its other sessions at once;
-//! - **anti-entropy**: when a session comes up, and every [`DIGEST_EVERY`] with one session in turn, a node
-//!   sends a digest (ids and sequence numbers). The receiver answers with what is newer here and asks for
-//!   what is newer there, so two nodes agree after one and a half round trips, whatever was lost before.
+//! - **anti-entropy**: when a session comes up, a node sends a digest (ids and sequence numbers). The receiver
+//!   answers with what is newer here and asks for what is newer there, so two nodes agree after one and a half
+//!   round trips, whatever was lost before. Every [`DIGEST_EVERY`] it sends one session in turn a summary, a hash of
+//!   the same; whoever knows something else answers with its digest.
 //!
 //! A record lives for [`TTL`] after its node made it, wherever it has travelled meanwhile: its age
 //! travels with it. So the name of a node that vanished without a word disappears everywhere at most
@@ -51,7 +52,7 @@ use crate::rng::Rng;
 use crate::time::{Deadline, Time};
 use own::Own;
 use table::{Stored, Table, seconds};
-use wire::{Digest, MAX_DIGEST_ENTRIES, MAX_WANTED, Records, Want};
+use wire::{Digest, MAX_DIGEST_ENTRIES, MAX_WANTED, Records, Summary, Want};
 
 /// Members besides this node.
 ///
@@ -91,6 +92,8 @@ pub struct Identity<'a> {
 pub enum Message {
     /// What the sender knows.
     Digest(Digest),
+    /// The same in a few bytes.
+    Summary(Summary),
     /// Records.
     Records(Records),
     /// Which records the sender asks for.
@@ -242,6 +245,11 @@ impl Membership {
     pub fn handle(&mut self, now: Time, from: NodeId, message: Message, out: &mut Outbox<Event>) {
         match message {
             Message::Digest(digest) => self.handle_digest(now, from, &digest, out),
+            Message::Summary(summary) => {
+                if summary != Summary::of(&self.known()) {
+                    self.send_digest(from, out);
+                }
+            }
             Message::Records(records) => self.handle_records(now, from, &records, out),
             Message::Want(want) => {
                 let items: Vec<_> = want.ids.iter().filter_map(|id| self.item(now, id)).collect();
@@ -259,7 +267,8 @@ impl Membership {
             self.digest_at = now + DIGEST_EVERY.mul_f64(0.9 + 0.2 * self.rng.unit());
             if let Some(peer) = self.next_in_turn() {
                 self.turn = Some(peer);
-                self.send_digest(peer, out);
+                let message = Message::Summary(Summary::of(&self.known()));
+                out.event(Event::Send { to: peer, message });
             }
         }
         if self.sweep_at <= now {

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use ed25519_dalek::SigningKey;
 
-use super::wire::{Digest, MAX_DIGEST_ENTRIES, MAX_MESSAGE_BYTES, Records, Want, pack};
+use super::wire::{Digest, MAX_DIGEST_ENTRIES, MAX_MESSAGE_BYTES, Records, Summary, Want, pack};
 use super::*;
 use crate::drops::DropCounts;
 use crate::nat::{Filtering, Mapping, PortRule, Verdict};
@@ -154,6 +154,18 @@ fn the_messages_have_these_bytes() {
     assert_eq!(hex(&bytes), ["01".into(), "22".repeat(32)].concat());
     assert_eq!(Want::parse(&bytes), Ok(want));
     cut_anywhere_fails(&bytes, Want::parse);
+}
+
+#[test]
+fn a_summary_has_these_bytes_and_tells_two_tables_apart() {
+    let known = |seq| alloc::collections::BTreeMap::from([(NodeId([0x11; 32]), seq)]);
+    let summary = Summary::of(&known(7));
+    assert_eq!(summary, Summary::of(&known(7)));
+    assert_ne!(summary, Summary::of(&known(8)));
+    let bytes = message(|out| summary.write(out));
+    assert_eq!(bytes, summary.hash);
+    assert_eq!(Summary::parse(&bytes), Ok(summary));
+    cut_anywhere_fails(&bytes, Summary::parse);
 }
 
 #[test]

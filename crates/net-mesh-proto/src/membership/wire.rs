@@ -6,6 +6,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use sha2::{Digest as _, Sha256};
+
 use super::record::MAX_RECORD_BYTES;
 use crate::id::NodeId;
 use crate::wire::{Malformed, Reader, Writer};
@@ -36,6 +38,13 @@ pub struct Digest {
     pub entries: Vec<(NodeId, u64)>,
 }
 
+/// All that its sender knows, in so few bytes that it can be compared often: a digest follows where it differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The first half of the SHA-256 of ids and sequence numbers, as a digest lists them.
+    pub hash: [u8; 16],
+}
+
 /// Records, each with the seconds since its node made it, as far as the sender knows.
 ///
 /// The age travels because lifetimes would start anew with every hop otherwise, and the name of a node
@@ -51,6 +60,37 @@ pub struct Records {
 pub struct Want {
     /// Whose records.
     pub ids: Vec<NodeId>,
+}
+
+impl Summary {
+    /// The summary of what a node knows.
+    pub fn of<'a>(entries: impl IntoIterator<Item = (&'a NodeId, &'a u64)>) -> Self {
+        let mut sha = Sha256::new();
+        for (id, seq) in entries {
+            sha.update(id.0);
+            sha.update(seq.to_be_bytes());
+        }
+        let all: [u8; 32] = sha.finalize().into();
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&all[..16]);
+        Self { hash }
+    }
+
+    /// Appends the body.
+    pub fn write(&self, out: &mut Writer) {
+        out.bytes(&self.hash);
+    }
+
+    /// Reads a whole body.
+    ///
+    /// # Errors
+    /// When the bytes are no summary.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let hash = reader.array()?;
+        reader.finish()?;
+        Ok(Self { hash })
+    }
 }
 
 impl Digest {

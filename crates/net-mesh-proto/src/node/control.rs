@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::classify::wire::{Kind, Message as Classify};
 use crate::membership;
-use crate::membership::wire::{Digest, Records, Want};
+use crate::membership::wire::{Digest, Records, Summary, Want};
 use crate::peer::wire::{Adopt, Hello};
 use crate::relay;
 use crate::relay::wire::Kind as RelayKind;
@@ -25,6 +25,8 @@ pub const DIGEST: u16 = 0x0101;
 pub const RECORDS: u16 = 0x0102;
 /// Which records the sender asks for.
 pub const WANT: u16 = 0x0103;
+/// A hash of which records the sender has.
+pub const SUMMARY: u16 = 0x0104;
 /// A request for help with a classification.
 pub const PROBE_SETUP: u16 = 0x0201;
 /// Leave to probe an address.
@@ -59,7 +61,7 @@ pub enum Control {
     Hello(Hello),
     /// Kind [`ADOPT`].
     Adopt(Adopt),
-    /// Kinds [`DIGEST`], [`RECORDS`] and [`WANT`].
+    /// Kinds [`DIGEST`] to [`SUMMARY`].
     Membership(membership::Message),
     /// Kinds [`PROBE_SETUP`] to [`PROBE_REFUSED`].
     Classify(Classify),
@@ -95,6 +97,7 @@ impl Control {
             Self::Membership(membership::Message::Digest(digest)) => digest.write(out.u16(DIGEST)),
             Self::Membership(membership::Message::Records(records)) => records.write(out.u16(RECORDS)),
             Self::Membership(membership::Message::Want(want)) => want.write(out.u16(WANT)),
+            Self::Membership(membership::Message::Summary(summary)) => summary.write(out.u16(SUMMARY)),
             Self::Classify(message) => {
                 out.u16(code(message.kind())).bytes(&message.encode());
             }
@@ -127,6 +130,7 @@ impl Control {
             DIGEST => Self::Membership(membership::Message::Digest(Digest::parse(body)?)),
             RECORDS => Self::Membership(membership::Message::Records(Records::parse(body)?)),
             WANT => Self::Membership(membership::Message::Want(Want::parse(body)?)),
+            SUMMARY => Self::Membership(membership::Message::Summary(Summary::parse(body)?)),
             PROBE_SETUP => Self::Classify(Classify::decode(Kind::Setup, body)?),
             PROBE_GRANT => Self::Classify(Classify::decode(Kind::Grant, body)?),
             PROBE_READY => Self::Classify(Classify::decode(Kind::Ready, body)?),
@@ -210,6 +214,7 @@ mod tests {
             (0x0001, Control::Hello(Hello { version: 1, boot: 2, has_session: false })),
             (0x0002, Control::Adopt(Adopt { count: 3 })),
             (0x0101, membership(membership::Message::Digest(Digest { from, to, entries: vec![] }))),
+            (0x0104, membership(membership::Message::Summary(Summary { hash: [7; 16] }))),
             (0x0102, membership(membership::Message::Records(Records { items: vec![] }))),
             (0x0103, membership(membership::Message::Want(Want { ids: vec![from] }))),
             (0x0201, Control::Classify(Classify::Setup(ProbeSetup { txid, mapped, exclude: vec![] }))),

@@ -25,6 +25,7 @@ impl Node {
         if let Some(traversal) = &mut self.traversal {
             traversal.network_changed(now, &self.local);
         }
+        self.recheck_ways(now);
     }
 
     pub(super) fn dialer_connected(
@@ -56,6 +57,7 @@ impl Node {
         self.arbiter.set_rtt(conn, rtt);
         if let Some(peer) = self.arbiter.peer_of(conn).filter(|_| active) {
             self.dialer.used(now, peer);
+            self.session_used(now, peer);
         }
         self.links_at.get_or_insert(now + GATHER_RTTS);
     }

@@ -156,7 +156,7 @@ pub enum Input<'a> {
         active: bool,
     },
     /// What has passed over a route of a connection so far. Told soon after it has changed (10 ms are soon), and
-    /// always before a timeout is handled.
+    /// always before a timeout is handled or a frame is told: the two ends compare their counts.
     Traffic {
         /// Which connection.
         conn: ConnId,

@@ -55,6 +55,7 @@
 //! | `drain` | who hears about what a machine did? |
 //! | `traversal` | reflexive addresses and the NAT, as the node wires them |
 //! | `silence` | does UDP work here at all? |
+//! | `health` | what follows from what the ways of sessions report? |
 //! | `reach` | ways to peers beyond their addresses, as the node wires them |
 //! | `query` | what may the outside look at? |
 //! | `why` | why is a peer reached the way it is? |
@@ -65,6 +66,7 @@ pub mod control;
 mod demux;
 mod dispatch;
 mod drain;
+mod health;
 mod io;
 mod query;
 mod reach;
@@ -191,7 +193,9 @@ impl Node {
             Input::Closed { conn } => self.handle_closed(now, conn),
             Input::Link { conn, rtt, active } => self.handle_link(now, conn, rtt, active),
             Input::Frame { route, bytes } => self.handle_frame(now, route, bytes),
-            Input::Traffic { .. } | Input::RouteRefused { .. } | Input::SendFailed { .. } => {}
+            Input::Traffic { conn, route, traffic } => self.handle_traffic(now, conn, route, traffic),
+            Input::RouteRefused { conn, route } => self.route_refused(now, conn, route),
+            Input::SendFailed { route } => self.send_failed(now, route),
             Input::Command(command) => self.handle_command(now, command),
         }
         self.drain(now);

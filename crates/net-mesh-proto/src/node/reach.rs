@@ -13,7 +13,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::control::Control;
-use super::{ConnId, DialFailure, DialId, Event, Node, Output, Switch};
+use super::{ConnId, DialFailure, DialId, Event, Node, Output};
 use crate::bounded::BoundedMap;
 use crate::drops::DropCounts;
 use crate::id::NodeId;
@@ -32,7 +32,7 @@ use crate::routing::Routes;
 use crate::time::{Deadline, Time};
 
 /// How often sessions over circuits are looked after when nothing happens.
-const LOOK_AFTER: Duration = Duration::from_secs(5);
+pub(super) const LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// How long the side with the higher id leaves it to the other one to look for a direct way.
 const SEEK_ANYWAY: Duration = Duration::from_secs(15);
@@ -49,9 +49,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How soon a session that has lost its way is looked after again when there was no other one.
 const STRANDED_AGAIN: Duration = Duration::from_millis(500);
-
-/// How long the side that does not keep the circuits of a session leaves it to the other to replace one.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a circuit outlives its use: packets are still on their way, and the direct way may not last.
 const LINGER: Duration = Duration::from_secs(30);
@@ -86,9 +83,9 @@ pub(super) struct Reach {
     pub(super) rendezvous: Option<Rendezvous>,
     pub(super) paths: Paths,
     pub(super) routes: Routes,
-    heard_relay: Outbox<relay::Event>,
+    pub(super) heard_relay: Outbox<relay::Event>,
     heard_rendezvous: Outbox<rendezvous::Event>,
-    heard_paths: Outbox<path::Event>,
+    pub(super) heard_paths: Outbox<path::Event>,
     /// When the routes were computed, and whether anything changed since.
     computed: Option<Time>,
     stale: bool,
@@ -102,7 +99,7 @@ pub(super) struct Reach {
     /// Circuits that ended lately.
     ended: BoundedMap<CircuitId, ()>,
     /// Sessions that have lost their way, and when to find them another.
-    stranded: BTreeMap<NodeId, Time>,
+    pub(super) stranded: BTreeMap<NodeId, Time>,
     look_at: Option<Time>,
 }
 
@@ -154,7 +151,7 @@ impl Reach {
         self.stale = true;
     }
 
-    fn look_soon(&mut self, at: Time) {
+    pub(super) fn look_soon(&mut self, at: Time) {
         self.look_at = Some(self.look_at.map_or(at, |already| already.min(at)));
     }
 }
@@ -208,23 +205,40 @@ impl Node {
             return;
         }
         self.reach.avoided.retain(|_, until| *until > now);
-        let links: Vec<(NodeId, u32)> = self
-            .arbiter
-            .sessions()
-            .filter(|s| s.route.direct().is_some())
-            .map(|s| (s.peer, u32::try_from(s.rtt.as_millis()).unwrap_or(u32::MAX)))
-            .collect();
+        let links = self.own_links(None);
         let avoided = &self.reach.avoided;
         self.reach.routes =
             crate::routing::ways(self.id, &links, self.membership.members(), &|id| avoided.contains_key(id));
         (self.reach.computed, self.reach.stale) = (Some(now), false);
     }
 
+    /// The direct links that are well, but the one to `except`.
+    fn own_links(&self, except: Option<NodeId>) -> Vec<(NodeId, u32)> {
+        let straight = self.arbiter.sessions().filter(|s| s.route.direct().is_some());
+        let well = straight.filter(|s| Some(s.peer) != except && self.reach.paths.is_well(&s.peer));
+        well.map(|s| (s.peer, u32::try_from(s.rtt.as_millis()).unwrap_or(u32::MAX))).collect()
+    }
+
+    /// The nearest way to `peer` over others than those that its session goes over now. Mostly there is someone who
+    /// is linked to both; else the routes are computed without the link between the two.
+    fn route_around(&self, peer: NodeId) -> Option<Vec<NodeId>> {
+        let used = self.reach.paths.current(&peer).map(|route| self.via(route)).unwrap_or_default();
+        let (members, avoided) = (self.membership.members(), &self.reach.avoided);
+        let avoid = |id: &NodeId| avoided.contains_key(id) || used.contains(id);
+        let relays = |id: &NodeId| members.get(id).is_some_and(|member| member.record().flags.relays);
+        let near = |id: &&NodeId| relays(id) && !avoid(id) && self.reach.paths.is_well(id);
+        if let Some(nearest) = self.reach.routes.mediators(&peer).iter().find(near) {
+            return Some(Vec::from([*nearest]));
+        }
+        let links = self.own_links(Some(peer));
+        crate::routing::ways(self.id, &links, members, &avoid).to(&peer).map(|way| way.inner)
+    }
+
     /// The dialer wants a connection.
     pub(super) fn dial(&mut self, now: Time, dial: DialId, peer: Option<NodeId>, ways: Vec<Way>) {
         let mut routes: Vec<Route> = ways.iter().filter_map(|way| way.addr()).map(Route::Direct).collect();
         if let Some(peer) = peer.filter(|_| ways.contains(&Way::Relay))
-            && let Some(circuit) = self.open_circuit(now, peer)
+            && let Some(circuit) = self.open_circuit(now, peer, false)
         {
             self.reach.dialled.insert(circuit, dial);
             routes.push(Route::Relayed(circuit));
@@ -237,10 +251,12 @@ impl Node {
         }
     }
 
-    fn open_circuit(&mut self, now: Time, peer: NodeId) -> Option<CircuitId> {
+    /// Opens a circuit along the nearest route; `beside` the way in use, it leads around that.
+    fn open_circuit(&mut self, now: Time, peer: NodeId, beside: bool) -> Option<CircuitId> {
         self.refresh_routes(now);
-        let inner =
-            self.reach.routes.to(&peer).map(|way| way.inner.clone()).filter(|inner| !inner.is_empty())?;
+        let nearest = || self.reach.routes.to(&peer).map(|way| way.inner);
+        let inner = if beside { self.route_around(peer) } else { nearest() };
+        let inner = inner.filter(|inner| !inner.is_empty())?;
         self.reach.look_soon(now + LOOK_AFTER);
         let circuit = self.reach.relay.open(now, peer, inner, &mut self.reach.heard_relay);
         // What is sent over the circuit must not leave before it exists here and is announced there.
@@ -404,25 +420,30 @@ impl Node {
         let (share, margin) = WORTHWHILE;
         let expected = Duration::from_millis(u64::from(way.rtt_ms));
         if way.inner != view.path && expected + margin < session.rtt.mul_f64(share) {
-            self.give_circuit(now, session.peer);
+            self.give_circuit(now, session.peer, true);
         }
     }
 
-    fn give_circuit(&mut self, now: Time, peer: NodeId) -> bool {
-        let Some(circuit) = self.open_circuit(now, peer) else { return false };
-        self.reach.paths.offer(now, peer, circuit, &mut self.reach.heard_paths);
+    /// Opens a circuit for the session with `peer`: in place of the one in use if `replaces`, else beside its way.
+    pub(super) fn give_circuit(&mut self, now: Time, peer: NodeId, replaces: bool) -> bool {
+        let Some(circuit) = self.open_circuit(now, peer, !replaces) else { return false };
+        self.reach.paths.offer(now, peer, circuit, replaces, &mut self.reach.heard_paths);
         true
     }
 
     /// Finds another way for a session that has none.
-    fn rescue(&mut self, now: Time, peer: NodeId) {
-        if self.reach.paths.current(&peer).is_some() || self.arbiter.session(&peer).is_none() {
+    pub(super) fn rescue(&mut self, now: Time, peer: NodeId) {
+        if !self.reach.paths.is_stranded(&peer) || self.arbiter.session(&peer).is_none() {
             self.reach.stranded.remove(&peer);
             return;
         }
         // What it travelled over is gone: the routes of a moment ago are no good.
-        (self.reach.computed, self.reach.stale) = (None, true);
-        self.give_circuit(now, peer);
+        if !self.reach.stranded.contains_key(&peer) {
+            self.reach.computed = None;
+        }
+        self.reach.changed();
+        self.give_circuit(now, peer, true);
+        self.try_candidates(now, peer);
         self.reach.stranded.insert(peer, now + STRANDED_AGAIN);
     }
 
@@ -432,7 +453,7 @@ impl Node {
             self.reach.relay.circuits().filter(|c| c.opened_by_us).map(|c| (c.circuit, c.peer)).collect();
         self.reach.spare.retain(|circuit, _| own.iter().any(|(own, _)| own == circuit));
         for (circuit, peer) in own {
-            if self.reach.dialled.contains_key(&circuit) || !self.reach.paths.is_spare(&peer, circuit) {
+            if self.reach.dialled.contains_key(&circuit) || !self.reach.paths.is_spare(now, &peer, circuit) {
                 self.reach.spare.remove(&circuit);
                 continue;
             }
@@ -499,40 +520,6 @@ impl Node {
         }
     }
 
-    fn hear_paths(&mut self, now: Time, event: path::Event) {
-        match event {
-            path::Event::Frame { route, bytes } => self.outputs.push_back(Output::Frame { route, bytes }),
-            path::Event::Accept { conn, route, .. } => self.outputs.push_back(Output::Accept { conn, route }),
-            path::Event::Moved { peer, conn, route, .. } => {
-                self.reach.stranded.remove(&peer);
-                self.outputs.push_back(Output::SetRoute { conn, route, also: None, switch: Switch::Planned });
-                self.arbiter.set_route(conn, route);
-                self.moved(now, peer, route);
-            }
-            path::Event::Stranded { peer } => {
-                let wait = if self.id < peer { Duration::ZERO } else { PATIENCE };
-                self.reach.stranded.insert(peer, now + wait);
-            }
-        }
-    }
-
-    /// The session with `peer` travels another way now.
-    fn moved(&mut self, now: Time, peer: NodeId, route: Route) {
-        if route.direct().is_some() {
-            self.for_rendezvous(|rendezvous| rendezvous.succeeded(&peer));
-        }
-        self.reach.relay.set_link(now, peer, route.direct(), &mut self.reach.heard_relay);
-        self.reach.changed();
-        self.reach.look_soon(now + LOOK_AFTER);
-        self.for_traversal(|traversal| match route {
-            Route::Direct(addr) => traversal.session_up(now, peer, addr),
-            Route::Relayed(_) => traversal.session_down(now, peer),
-        });
-        self.exchange_records(now, peer, Some(route));
-        self.update_links(now);
-        self.tell_path(peer);
-    }
-
     fn hear_rendezvous(&mut self, now: Time, event: rendezvous::Event) {
         match event {
             rendezvous::Event::Send { to, message } => self.send_to(to, &Control::Rendezvous(message)),
@@ -553,18 +540,5 @@ impl Node {
                 self.tell(Event::Rendezvous(attempt));
             }
         }
-    }
-
-    /// Tells the outside which way the session with `peer` travels.
-    fn tell_path(&mut self, peer: NodeId) {
-        let Some(route) = self.reach.paths.current(&peer) else { return };
-        let via = self.via(route);
-        self.tell(Event::Path { peer, route, via });
-    }
-
-    /// The members that relay on `route`, in order from here, as far as they are known.
-    pub(super) fn via(&self, route: Route) -> Vec<NodeId> {
-        let circuit = route.circuit().and_then(|circuit| self.reach.relay.circuit(circuit));
-        circuit.map(|view| view.path.to_vec()).unwrap_or_default()
     }
 }

@@ -83,6 +83,12 @@ impl Traversal {
         self.classifier.network_changed(now, &mut self.heard_classifier);
     }
 
+    /// A NAT gives this node another mapping: what was known of it is old.
+    pub(super) fn rebound(&mut self, now: Time) {
+        self.reflex.network_changed(now, &mut self.heard_reflex);
+        self.classifier.reclassify(now);
+    }
+
     pub(super) fn session_up(&mut self, now: Time, peer: NodeId, remote: SocketAddr) {
         self.reflex.add_server(now, ServerKey::Peer(peer), remote, &mut self.heard_reflex);
     }

@@ -3,7 +3,7 @@
 //! Everything here is bounded: sessions by the description, remembered knocks by [`KNOCKS`]. Expired
 //! entries are dropped when they are met, and swept at most once a second when room is short.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub(crate) struct Table {
     by_external: BTreeMap<SocketAddr, Key>,
     sessions: usize,
     knocks: BoundedMap<(SocketAddr, SocketAddr), Time>,
+    /// External addresses that are not given out any more.
+    burnt: BTreeSet<SocketAddr>,
     next_port: u16,
     sweep_at: Time,
 }
@@ -73,6 +75,7 @@ impl Table {
             by_external: BTreeMap::new(),
             sessions: 0,
             knocks: BoundedMap::new(KNOCKS),
+            burnt: BTreeSet::new(),
             next_port,
             sweep_at: Time::ZERO,
         }
@@ -97,6 +100,24 @@ impl Table {
         self.sessions = 0;
         self.knocks.retain(|_, _| false);
         self.external = external.unwrap_or_else(|| std::mem::take(&mut self.external));
+        self.burnt.clear();
+    }
+
+    /// Forgets every mapping, and gives none of their external addresses out again before the next time.
+    pub(crate) fn rebind(&mut self, now: Time) {
+        let live = self.entries.values().filter(|entry| self.alive(now, entry));
+        let burnt = live.map(|entry| entry.external).collect();
+        self.reboot(None);
+        self.burnt = burnt;
+    }
+
+    /// Forgets everything, and follows `rule` from now on, but for what its addresses depend on.
+    pub(crate) fn change(&mut self, rule: Nat) {
+        self.reboot(None);
+        let (kind, pool, inside) = (self.rule.kind, self.rule.pool, self.rule.inside);
+        self.rule = Nat { kind, pool, inside, ..rule };
+        let (low, high) = self.rule.port_range;
+        self.next_port = self.next_port.clamp(low, high);
     }
 
     /// Mappings alive at `now`.
@@ -329,6 +350,6 @@ impl Table {
     fn free(&mut self, now: Time, external: SocketAddr, dst: SocketAddr) -> bool {
         let taken =
             self.by_external.get(&external).copied().is_some_and(|key| self.keep_alive_only(now, key));
-        !taken && !self.knocked(now, external, dst)
+        !taken && !self.knocked(now, external, dst) && !self.burnt.contains(&external)
     }
 }

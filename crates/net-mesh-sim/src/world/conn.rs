@@ -1,27 +1,25 @@
 //! A connection between two simulated nodes once it is up: control messages in order, whatever is lost.
 //!
-//! The opener starts with a message of its own that proves the path to the other side. A message is cut into chunks; each is sent again when no acknowledgement came for a while, with the pause
-//! doubling up to a second. A ping goes out when nothing was sent for [`KEEP_ALIVE`]. Silence for
-//! [`SILENCE`] ends the connection. Chunks in flight are bounded by [`WINDOW`]; what waits is bounded by
-//! what the node says.
+//! The opener starts with a message of its own that proves the path to the other side. A message is cut into
+//! chunks; each is sent again when no acknowledgement came for a while, with the pause doubling up to a second.
+//! Chunks in flight are bounded by [`WINDOW`]; what waits is bounded by what the node says.
 //!
-//! Packets travel over one route, and are taken from any route that was accepted: what QUIC does on top of the
-//! mesh's socket. A change of route is followed by a ping, which measures the new one.
+//! Packets travel over one route, and over a second one besides while the node says so; they are taken from any
+//! route that was accepted: what QUIC does on top of the mesh's socket. A change of route is followed by a ping,
+//! which measures the new one. If what was sent before may be lost, all that was not acknowledged goes again at once,
+//! and so does the last acknowledgement: the socket's replay and its kick.
+//!
+//! Liveness is the node's: a connection lasts until the node closes it, and is silent when there is nothing to say.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use net_mesh_proto::id::NodeId;
+use net_mesh_proto::node::Switch;
 use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
 
 use super::packet::{Body, CHUNK, Packet};
-
-/// Pause after which an idle connection is pinged: under half of the shortest NAT timeouts that are common.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// Silence after which a connection is over: QUIC's idle timeout as the sessions set it.
-pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 
 /// Chunks in flight.
 const WINDOW: usize = 64;
@@ -44,6 +42,12 @@ struct Chunk {
     tries: u32,
 }
 
+impl Chunk {
+    fn body(&self) -> Body {
+        Body::Data { seq: self.seq, last: self.last, chunk: self.bytes.clone() }
+    }
+}
+
 /// What a connection tells its node.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
@@ -62,6 +66,14 @@ pub(crate) enum Owner {
     Application = 1,
 }
 
+/// A way that packets are taken from.
+#[derive(Clone, Copy, Debug)]
+struct Accepted {
+    route: Route,
+    /// The peer was heard there, or hears this side there.
+    proven: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) key: u64,
@@ -69,8 +81,10 @@ pub(crate) struct Conn {
     pub(crate) peer: NodeId,
     /// The way its packets go.
     pub(crate) route: Route,
+    /// The way a copy of each goes.
+    pub(crate) also: Option<Route>,
     /// The ways its packets come, oldest first.
-    accepted: Vec<Route>,
+    accepted: Vec<Accepted>,
     pub(crate) rtt: Duration,
     /// When its timer goes off next: the driver's note.
     pub(crate) armed: Option<Time>,
@@ -86,8 +100,6 @@ pub(crate) struct Conn {
     partial: Vec<u8>,
     /// The opener's first message ends the handshake and is not the node's.
     finishing: bool,
-    heard_at: Time,
-    sent_at: Time,
     pinged: Option<Time>,
     measured: Time,
     /// The round-trip time is that of another route.
@@ -101,7 +113,8 @@ impl Conn {
             opener,
             peer,
             route,
-            accepted: vec![route],
+            also: None,
+            accepted: vec![Accepted { route, proven: true }],
             rtt,
             armed: None,
             told: None,
@@ -113,8 +126,6 @@ impl Conn {
             early: BTreeMap::new(),
             partial: Vec::new(),
             finishing: !opener,
-            heard_at: now,
-            sent_at: now,
             pinged: None,
             measured: now,
             stale: false,
@@ -125,36 +136,72 @@ impl Conn {
         conn
     }
 
-    /// Takes packets from `route` too.
-    pub(crate) fn accept(&mut self, route: Route) {
+    /// Takes packets from `route` too. Returns the route that had to make room.
+    pub(crate) fn accept(&mut self, route: Route) -> Option<Route> {
         if self.accepts(route) {
-            return;
+            return None;
         }
-        if self.accepted.len() == MAX_ROUTES
-            && let Some(oldest) = self.accepted.iter().position(|known| *known != self.route)
-        {
-            self.accepted.remove(oldest);
-        }
-        self.accepted.push(route);
+        let used = |known: &Accepted| known.route == self.route || Some(known.route) == self.also;
+        let full = self.accepted.len() >= MAX_ROUTES;
+        let oldest = full.then(|| self.accepted.iter().position(|known| !used(known))).flatten();
+        let gone = oldest.map(|oldest| self.accepted.remove(oldest).route);
+        self.accepted.push(Accepted { route, proven: false });
+        gone
     }
 
     pub(crate) fn accepts(&self, route: Route) -> bool {
-        self.accepted.contains(&route)
+        self.accepted.iter().any(|known| known.route == route)
     }
 
-    /// Sends over `route` from now on.
-    pub(crate) fn set_route(&mut self, now: Time, route: Route, out: &mut Vec<Packet>) {
-        self.accept(route);
-        if self.route != route {
-            self.route = route;
-            self.stale = true;
-            self.ping(now, out);
+    /// Whether `route` is known to lead to the peer.
+    pub(crate) fn owns(&self, route: Route) -> bool {
+        self.accepted.iter().any(|known| known.route == route && known.proven)
+    }
+
+    /// A packet of the peer's came over `route`.
+    pub(crate) fn heard_over(&mut self, route: Route) {
+        if let Some(known) = self.accepted.iter_mut().find(|known| known.route == route) {
+            known.proven = true;
         }
+    }
+
+    /// Sends over `route` from now on, and a copy over `also`; both are accepted already.
+    pub(crate) fn set_route(
+        &mut self,
+        now: Time,
+        (route, also): (Route, Option<Route>),
+        switch: Switch,
+        out: &mut Vec<Packet>,
+    ) {
+        let moved = self.route != route;
+        (self.route, self.also) = (route, also.filter(|also| *also != route));
+        self.stale |= moved;
+        self.heard_over(route);
+        match switch {
+            Switch::Keep => {}
+            Switch::Planned if !moved => {}
+            Switch::Planned => self.ping(now, out),
+            Switch::Urgent => {
+                self.repeat(now, out);
+                self.ping(now, out);
+            }
+        }
+    }
+
+    /// Sends again what is not known to have arrived, and what the peer may not know to have arrived.
+    fn repeat(&mut self, now: Time, out: &mut Vec<Packet>) {
+        let mut again = Vec::new();
+        for chunk in self.flying.iter_mut().filter(|chunk| chunk.tries > 0) {
+            (chunk.sent, chunk.tries) = (now, 1);
+            again.push(chunk.body());
+        }
+        again.into_iter().for_each(|body| self.put(body, out));
+        self.put(Body::Ack { next: self.next_in, echo: false }, out);
     }
 
     fn ping(&mut self, now: Time, out: &mut Vec<Packet>) {
         (self.pinged, self.measured) = (Some(now), now);
-        self.put(now, Body::Ping, out);
+        self.put(Body::Ping, out);
     }
 
     /// Queues a message.
@@ -171,7 +218,6 @@ impl Conn {
 
     /// A packet of the peer's, other than those that open and close.
     pub(crate) fn handle(&mut self, now: Time, body: Body, out: &mut Vec<Packet>) -> Vec<Heard> {
-        self.heard_at = now;
         let mut heard = Vec::new();
         match body {
             Body::Data { seq, last, chunk } => {
@@ -179,7 +225,7 @@ impl Conn {
                     self.early.insert(seq, (last, chunk));
                 }
                 self.assemble(&mut heard);
-                self.put(now, Body::Ack { next: self.next_in, echo: false }, out);
+                self.put(Body::Ack { next: self.next_in, echo: false }, out);
             }
             Body::Ack { next, echo } => {
                 while self.flying.front().is_some_and(|chunk| chunk.seq < next) {
@@ -191,7 +237,7 @@ impl Conn {
                     heard.push(Heard::Rtt(self.rtt));
                 }
             }
-            Body::Ping => self.put(now, Body::Ack { next: self.next_in, echo: true }, out),
+            Body::Ping => self.put(Body::Ack { next: self.next_in, echo: true }, out),
             Body::Hello { .. } | Body::Welcome { .. } | Body::Refuse | Body::Close => {}
         }
         heard
@@ -217,11 +263,8 @@ impl Conn {
         }
     }
 
-    /// What is due. False where the connection is over.
-    pub(crate) fn poll(&mut self, now: Time, out: &mut Vec<Packet>) -> bool {
-        if now >= self.heard_at + SILENCE {
-            return false;
-        }
+    /// What is due.
+    pub(crate) fn poll(&mut self, now: Time, out: &mut Vec<Packet>) {
         while self.flying.len() < WINDOW {
             let Some(chunk) = self.waiting.pop_front() else { break };
             self.flying.push_back(chunk);
@@ -233,34 +276,31 @@ impl Conn {
             let mut again = again_at(chunk, rtt);
             if now >= again {
                 (chunk.sent, chunk.tries) = (now, chunk.tries + 1);
-                due.push(Body::Data { seq: chunk.seq, last: chunk.last, chunk: chunk.bytes.clone() });
+                due.push(chunk.body());
                 again = again_at(chunk, rtt);
             }
             self.again = Some(self.again.map_or(again, |first| first.min(again)));
         }
         let used = !due.is_empty();
         for body in due {
-            self.put(now, body, out);
+            self.put(body, out);
         }
-        if now >= self.sent_at + KEEP_ALIVE || (used && now >= self.measured + MEASURE) {
+        if used && now >= self.measured + MEASURE {
             self.ping(now, out);
         }
-        true
     }
 
     /// When to poll next; true after a poll only.
-    pub(crate) fn poll_timeout(&self) -> Time {
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let waiting = self.waiting.front().filter(|_| self.flying.len() < WINDOW).map(|chunk| chunk.sent);
-        let idle = (self.sent_at + KEEP_ALIVE).min(self.heard_at + SILENCE);
-        [self.again, waiting].into_iter().flatten().fold(idle, Time::min)
+        [self.again, waiting].into_iter().flatten().min()
     }
 
     pub(crate) fn packet(&self, body: Body) -> Packet {
         Packet { key: self.key, by_opener: self.opener, body }
     }
 
-    fn put(&mut self, now: Time, body: Body, out: &mut Vec<Packet>) {
-        self.sent_at = now;
+    fn put(&self, body: Body, out: &mut Vec<Packet>) {
         out.push(self.packet(body));
     }
 }
@@ -276,6 +316,8 @@ fn again_at(chunk: &Chunk, rtt: Duration) -> Time {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
     use net_mesh_proto::rng::Rng;
     use net_mesh_proto::route::CircuitId;
 
@@ -301,7 +343,7 @@ mod tests {
         while now < Time::from_millis(60_000) {
             for (side, end) in ends.iter_mut().enumerate() {
                 let mut out = Vec::new();
-                assert!(end.poll(now, &mut out));
+                end.poll(now, &mut out);
                 let arrived = flying.extract_if(.., |(at, to, _)| *at <= now && *to == side);
                 for (_, _, packet) in arrived.collect::<Vec<_>>() {
                     heard.extend(end.handle(now, packet.body, &mut out));
@@ -317,45 +359,68 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_is_pinged_and_silence_ends_it() {
-        let route = Route::Direct("198.18.0.1:1".parse().unwrap());
-        let mut conn = Conn::new(Time::ZERO, 1, false, NodeId([0; 32]), route, Duration::ZERO);
+    fn a_connection_with_nothing_to_say_is_silent() {
+        let mut conn = Conn::new(Time::ZERO, 1, false, NodeId([0; 32]), DIRECT, Duration::ZERO);
         let mut out = Vec::new();
-        let mut pings = 0;
-        loop {
-            let now = conn.poll_timeout();
-            if !conn.poll(now, &mut out) {
-                assert_eq!(now, Time::from_millis(30_000));
-                break;
-            }
-            assert!(conn.poll_timeout() > now);
-            pings += out.drain(..).filter(|p| p.body == Body::Ping).count();
-        }
-        assert_eq!(pings, 2);
+        conn.poll(Time::ZERO, &mut out);
+        assert_eq!((conn.poll_timeout(), out.len()), (None, 0));
     }
 
+    const DIRECT: Route = Route::Direct(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 1));
+    const CIRCUIT: Route = Route::Relayed(CircuitId(1));
+
     #[test]
-    fn a_change_of_route_is_measured_at_once_and_the_old_route_stays_accepted() {
+    fn a_planned_change_of_route_is_measured_at_once_and_the_old_route_stays_accepted() {
         let ms = Time::from_millis;
-        let direct = Route::Direct("198.18.0.1:1".parse().unwrap());
-        let circuit = Route::Relayed(CircuitId(1));
-        let mut conn = Conn::new(ms(0), 1, false, NodeId([0; 32]), circuit, Duration::from_millis(80));
-        assert!(!conn.accepts(direct));
+        let mut conn = Conn::new(ms(0), 1, false, NodeId([0; 32]), CIRCUIT, Duration::from_millis(80));
+        assert!(!conn.accepts(DIRECT));
+        conn.accept(DIRECT);
+        assert!(conn.accepts(DIRECT) && !conn.owns(DIRECT), "nothing has come there");
         let mut out = Vec::new();
-        conn.set_route(ms(10), direct, &mut out);
-        conn.set_route(ms(11), direct, &mut out);
+        conn.set_route(ms(10), (DIRECT, None), Switch::Planned, &mut out);
+        conn.set_route(ms(11), (DIRECT, None), Switch::Planned, &mut out);
         assert_eq!(out.iter().filter(|p| p.body == Body::Ping).count(), 1, "told twice, changed once");
-        assert!(conn.accepts(direct) && conn.accepts(circuit));
+        assert!(conn.accepts(DIRECT) && conn.accepts(CIRCUIT));
         let heard = conn.handle(ms(30), Body::Ack { next: 0, echo: true }, &mut out);
         assert_eq!(heard, [Heard::Rtt(Duration::from_millis(20))]);
     }
 
     #[test]
-    fn few_routes_are_accepted_and_the_one_sent_on_always() {
+    fn what_was_not_acknowledged_goes_again_at_once_when_it_may_be_lost_and_only_then() {
+        let ms = Time::from_millis;
+        let mut conn = Conn::new(ms(0), 1, false, NodeId([0; 32]), DIRECT, Duration::from_millis(40));
+        let mut out = Vec::new();
+        (0..3).for_each(|n| conn.send(ms(0), Owner::Application, &[n]));
+        conn.poll(ms(0), &mut out);
+        conn.handle(ms(5), Body::Ack { next: 1, echo: false }, &mut out);
+        conn.send(ms(6), Owner::Application, b"waits for its turn");
+        conn.accept(CIRCUIT);
+        let seqs = |out: &mut Vec<Packet>| {
+            let bodies = out.drain(..).map(|packet| packet.body);
+            let data =
+                bodies.filter_map(|body| if let Body::Data { seq, .. } = body { Some(seq) } else { None });
+            data.collect::<Vec<_>>()
+        };
+        out.clear();
+        conn.set_route(ms(7), (CIRCUIT, None), Switch::Planned, &mut out);
+        conn.set_route(ms(8), (CIRCUIT, Some(DIRECT)), Switch::Keep, &mut out);
+        assert_eq!((seqs(&mut out), conn.also), (vec![], Some(DIRECT)));
+        conn.set_route(ms(9), (CIRCUIT, Some(CIRCUIT)), Switch::Urgent, &mut out);
+        assert!(out.iter().any(|p| matches!(p.body, Body::Ack { next: 0, .. })), "acknowledgements too");
+        assert_eq!((seqs(&mut out), conn.also), (vec![1, 2], None), "no copy goes the same way");
+        conn.poll(ms(10), &mut out);
+        assert_eq!(seqs(&mut out), [3]);
+    }
+
+    #[test]
+    fn few_routes_are_accepted_and_those_sent_on_always() {
         let first = Route::Relayed(CircuitId(0));
         let mut conn = Conn::new(Time::ZERO, 1, true, NodeId([0; 32]), first, Duration::ZERO);
-        (1..20).for_each(|n| conn.accept(Route::Relayed(CircuitId(n))));
+        conn.accept(CIRCUIT);
+        conn.set_route(Time::ZERO, (first, Some(CIRCUIT)), Switch::Keep, &mut Vec::new());
+        let gone: Vec<Route> = (2..20).filter_map(|n| conn.accept(Route::Relayed(CircuitId(n)))).collect();
+        assert_eq!(gone, (2..14).map(|n| Route::Relayed(CircuitId(n))).collect::<Vec<_>>());
         assert_eq!(conn.accepted.len(), MAX_ROUTES);
-        assert!(conn.accepts(first) && conn.accepts(Route::Relayed(CircuitId(19))));
+        assert!(conn.accepts(first) && conn.accepts(CIRCUIT) && conn.accepts(Route::Relayed(CircuitId(19))));
     }
 }

@@ -18,8 +18,8 @@ use super::{NodeIx, World};
 /// How often a sender with something to say wants its session again: well before the last wish is forgotten.
 const WANT_AGAIN: Duration = Duration::from_secs(20);
 
-/// Bytes of a message: a small event.
-const MESSAGE_BYTES: usize = 64;
+/// Bytes of a message unless told otherwise: a small event.
+pub(super) const MESSAGE_BYTES: usize = 64;
 
 /// Messages from one node to another, and how they fared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub struct Flow {
     /// On which connection they were sent, and up to which one.
     sent: Option<(ConnId, u64)>,
     wanting: bool,
-    /// Between two messages of a conversation.
-    every: Option<Duration>,
+    /// Between two turns of a conversation, and how much is said at each.
+    every: Option<(Duration, u64)>,
 }
 
 impl Flow {
@@ -46,6 +46,11 @@ impl Flow {
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.published == self.delivered
+    }
+
+    /// The sender runs anew: what has not arrived goes on another connection.
+    pub(super) const fn forget_sent(&mut self) {
+        self.sent = None;
     }
 }
 
@@ -69,12 +74,22 @@ impl World {
 
     /// Lets two nodes talk: each says something to the other now and at every such interval.
     pub fn talk(&mut self, a: NodeIx, b: NodeIx, every: Duration) {
+        self.talk_in_bursts(a, b, every, 1);
+    }
+
+    /// The same with `count` things each time.
+    pub fn talk_in_bursts(&mut self, a: NodeIx, b: NodeIx, every: Duration, count: u64) {
         for (from, to) in [(a, b), (b, a)] {
             let flow = self.flows.entry((from, to)).or_default();
-            if flow.every.replace(every).is_none() {
+            if flow.every.replace((every, count)).is_none() {
                 self.flow_due.push(Reverse((self.now, FlowTimer::Talk, from, to)));
             }
         }
+    }
+
+    /// Says messages of `bytes` bytes from now on; they hold a number, so eight is the least.
+    pub fn set_message_bytes(&mut self, bytes: usize) {
+        self.message_bytes = bytes.max(8);
     }
 
     /// Ends the conversation of two nodes. What was said still arrives.
@@ -84,6 +99,24 @@ impl World {
                 flow.every = None;
             }
         }
+    }
+
+    /// The longest time that a message has taken, of all that have arrived since the last reset.
+    #[must_use]
+    pub fn slowest(&self) -> Duration {
+        self.flows.values().map(|flow| flow.slowest).max().unwrap_or_default()
+    }
+
+    /// For how long the oldest message that has not arrived has been under way.
+    #[must_use]
+    pub fn longest_waiting(&self) -> Duration {
+        let oldest = self.flows.values().filter_map(|flow| flow.under_way.front()).min();
+        oldest.map_or(Duration::ZERO, |at| self.now - *at)
+    }
+
+    /// Forgets how long messages have taken so far.
+    pub fn reset_slowest(&mut self) {
+        self.flows.values_mut().for_each(|flow| flow.slowest = Duration::ZERO);
     }
 
     /// What `from` said to `to`; `None` if nothing ever.
@@ -109,9 +142,9 @@ impl World {
                 }
             }
             FlowTimer::Talk => {
-                let Some(every) = flow.every else { return };
+                let Some((every, count)) = flow.every else { return };
                 self.flow_due.push(Reverse((self.now + every, FlowTimer::Talk, from, to)));
-                self.publish(from, to, 1);
+                self.publish(from, to, count);
             }
         }
     }
@@ -138,9 +171,10 @@ impl World {
             _ => flow.delivered,
         };
         flow.sent = Some((conn, flow.published));
+        let size = self.message_bytes;
         let message = |number: u64| {
             let mut bytes = number.to_be_bytes().to_vec();
-            bytes.resize(MESSAGE_BYTES, 0);
+            bytes.resize(size, 0);
             bytes
         };
         machine.send_payloads(&mut self.net, self.now, conn, (next..flow.published).map(message));

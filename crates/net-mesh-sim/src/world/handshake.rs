@@ -100,7 +100,7 @@ impl Machine {
         let Some(half) = self.half.remove(&key) else { return };
         let conn = Conn::new(now, key, false, half.from, from, now - half.at);
         let id = self.connected(net, now, conn, None);
-        self.hear(net, now, id, body);
+        self.hear(net, now, id, from, body);
     }
 
     /// Someone else answered a dial.

@@ -1,7 +1,7 @@
 //! One simulated node: what drives its [`Node`] and plays QUIC and the mesh's socket for it.
 //!
 //! Connections come about in `handshake.rs`. A packet of a connection is taken from the routes that were accepted
-//! for it and dropped otherwise. Relayed datagrams are looked up in `labels.rs` and sent on, or taken off their
+//! for it and dropped otherwise; what passes is counted in `traffic.rs`, and the node hears of it. Relayed datagrams are looked up in `labels.rs` and sent on, or taken off their
 //! labels and treated as if they had come straight, but for the route.
 
 use std::cmp::Reverse;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use net_mesh_proto::drops::{DropCounts, DropReason};
 use net_mesh_proto::id::NodeId;
-use net_mesh_proto::node::{Config, ConnId, DialId, Event, Input, Node, Output};
-use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::node::{Config, ConnId, DialId, Event, Input, Node, Output, Switch};
+use net_mesh_proto::outbox::{SocketId, Transmit};
 use net_mesh_proto::relay::Step;
 use net_mesh_proto::rng::Rng;
 use net_mesh_proto::route::Route;
@@ -24,6 +24,7 @@ use super::conn::{Conn, Heard, Owner};
 use super::handshake::{Dial, Half};
 use super::labels::{self, Labels};
 use super::packet::{Body, Packet};
+use super::traffic::Meter;
 use crate::host::HostId;
 use crate::internet::{Delivery, Internet};
 
@@ -74,6 +75,7 @@ pub(crate) struct Machine {
     node_due: Option<Deadline>,
     touched: bool,
     labels: Labels,
+    meter: Meter,
     /// What the node itself never saw.
     drops: DropCounts,
     news: Vec<News>,
@@ -107,19 +109,14 @@ impl Machine {
             node_due: None,
             touched: true,
             labels,
+            meter: Meter::default(),
             drops: DropCounts::default(),
             news: Vec::new(),
             busy: (now, 0),
         };
         let ips = net.ips(host).to_vec();
-        for (socket, port) in [(SocketId::MAIN, main), (SocketId::OTHER, 0)] {
-            for v6 in [false, true] {
-                if ips.iter().any(|ip| ip.is_ipv6() == v6) {
-                    machine.open(net, socket, v6, port);
-                }
-            }
-        }
-        let [main, other] = [SocketId::MAIN, SocketId::OTHER].map(|socket| machine.ports(socket));
+        machine.bind_missing(net, &ips, main);
+        let [main, other] = machine.all_ports();
         machine.handle(net, now, Input::Network { ips, main, other });
         machine
     }
@@ -138,6 +135,23 @@ impl Machine {
 
     pub(crate) const fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Opens the node's two sockets for each address family that the host has, where they are not open.
+    pub(super) fn bind_missing(&mut self, net: &mut Internet, ips: &[IpAddr], main: u16) {
+        for (socket, port) in [(SocketId::MAIN, main), (SocketId::OTHER, 0)] {
+            for v6 in [false, true] {
+                let open = self.ports(socket)[usize::from(v6)].is_some();
+                if !open && ips.iter().any(|ip| ip.is_ipv6() == v6) {
+                    self.open(net, socket, v6, port);
+                }
+            }
+        }
+    }
+
+    /// The local ports of the main and the other socket.
+    pub(super) fn all_ports(&self) -> [[Option<u16>; 2]; 2] {
+        [SocketId::MAIN, SocketId::OTHER].map(|socket| self.ports(socket))
     }
 
     fn ports(&self, socket: SocketId) -> [Option<u16>; 2] {
@@ -187,7 +201,7 @@ impl Machine {
         }
         let node = self.node_due.map(|deadline| deadline.at);
         let own = self.timers.peek().map(|Reverse((at, _))| *at);
-        [node, own].into_iter().flatten().min()
+        [node, own, self.meter.due()].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, net: &mut Internet, now: Time) {
@@ -201,7 +215,11 @@ impl Machine {
                 Timer::Conn(conn) => self.poll_conn(net, now, conn),
             }
         }
-        if let Some(deadline) = self.node.poll_timeout().filter(|deadline| deadline.at <= now) {
+        let due = |machine: &Self| machine.node.poll_timeout().filter(|deadline| deadline.at <= now);
+        if self.meter.due().is_some_and(|at| at <= now) || due(self).is_some() {
+            self.tell_traffic(now);
+        }
+        if let Some(deadline) = due(self) {
             self.busy = if self.busy.0 == now { (now, self.busy.1 + 1) } else { (now, 1) };
             assert!(self.busy.1 < BUSY, "{:?} loops at {now:?}: {}", self.id, deadline.why);
             self.touched = true;
@@ -213,6 +231,12 @@ impl Machine {
     fn tell(&mut self, now: Time, input: Input<'_>) {
         self.touched = true;
         self.node.handle(now, input);
+    }
+
+    fn tell_traffic(&mut self, now: Time) {
+        for told in self.meter.take() {
+            self.tell(now, told);
+        }
     }
 
     pub(crate) fn handle(&mut self, net: &mut Internet, now: Time, input: Input<'_>) {
@@ -234,7 +258,11 @@ impl Machine {
 
     pub(super) fn act(&mut self, net: &mut Internet, now: Time, output: Output) {
         match output {
-            Output::Transmit(transmit) => self.transmit(net, now, transmit.from, transmit.to, transmit.bytes),
+            Output::Transmit(Transmit { from, to, bytes }) => {
+                if !self.transmit(net, now, from, to, bytes) {
+                    self.drops.count(DropReason::SendFailed);
+                }
+            }
             Output::OpenSocket { socket, v6 } => {
                 let opened = self.open(net, socket, v6, 0);
                 self.inputs.push_back(match opened {
@@ -250,13 +278,15 @@ impl Machine {
                 }
             }
             Output::Dial { dial, peer, routes } => self.dial(net, now, dial, peer, routes),
-            Output::Accept { conn, route } => {
-                if let Some(live) = self.conns.get_mut(&conn) {
-                    live.accept(route);
+            Output::Accept { conn, route } => _ = self.accept(conn, route),
+            Output::SetRoute { conn, route, also, switch } => {
+                self.set_route(net, now, conn, (route, also), switch);
+            }
+            Output::Frame { route, bytes } => {
+                if !self.send_over(net, now, route, bytes) {
+                    self.inputs.push_back(Input::SendFailed { route });
                 }
             }
-            Output::SetRoute { conn, route, .. } => self.set_route(net, now, conn, route),
-            Output::Frame { route, bytes } => self.send_over(net, now, route, bytes),
             Output::Label(change) => {
                 for early in self.labels.apply(now, change, &mut self.drops) {
                     self.handle_frame(net, now, early.from, &early.datagram);
@@ -277,27 +307,47 @@ impl Machine {
         }
     }
 
-    fn transmit(&self, net: &mut Internet, now: Time, from: SocketId, to: SocketAddr, bytes: Vec<u8>) {
+    /// False where the host refuses.
+    fn transmit(
+        &self,
+        net: &mut Internet,
+        now: Time,
+        from: SocketId,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    ) -> bool {
         let locals = self.sockets.get(&from).copied().unwrap_or_default();
-        if let Some(local) = locals[usize::from(to.is_ipv6())] {
-            net.send(now, self.host, local, to, bytes);
-        }
+        locals[usize::from(to.is_ipv6())].is_some_and(|local| net.send(now, self.host, local, to, bytes))
     }
 
-    fn send_over(&mut self, net: &mut Internet, now: Time, route: Route, bytes: Vec<u8>) {
+    /// False where the host refuses. What a circuit's label is missing for is lost without a word.
+    fn send_over(&mut self, net: &mut Internet, now: Time, route: Route, bytes: Vec<u8>) -> bool {
         match route {
             Route::Direct(to) => self.transmit(net, now, SocketId::MAIN, to, bytes),
             Route::Relayed(circuit) => match self.labels.out(circuit) {
-                Some((to, label)) => {
-                    self.transmit(net, now, SocketId::MAIN, to, labels::wrap(label, &bytes));
+                Some((to, label)) => self.transmit(net, now, SocketId::MAIN, to, labels::wrap(label, &bytes)),
+                None => {
+                    self.drops.count(DropReason::UnknownLabel);
+                    true
                 }
-                None => self.drops.count(DropReason::UnknownLabel),
             },
         }
     }
 
     pub(super) fn send(&mut self, net: &mut Internet, now: Time, route: Route, packet: &Packet) {
         self.send_over(net, now, route, packet.encode());
+    }
+
+    /// Sends packets of a connection the way it goes, and a copy of each the other way if there is one.
+    fn send_on(&mut self, net: &mut Internet, now: Time, id: ConnId, packets: &[Packet]) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let routes = [Some(conn.route), conn.also];
+        for packet in packets {
+            for route in routes.into_iter().flatten() {
+                self.meter.sent(now, id, route);
+                self.send(net, now, route, packet);
+            }
+        }
     }
 
     /// A datagram that reached one of the sockets.
@@ -322,6 +372,7 @@ impl Machine {
             if bytes.first() == Some(&RELAY) {
                 return self.drops.count(DropReason::MalformedFrame);
             }
+            self.tell_traffic(now);
             let frame = Input::Frame { route: Route::Direct(from), bytes };
             return self.tell(now, frame);
         };
@@ -345,6 +396,7 @@ impl Machine {
         match bytes.first().map(|first| DatagramKind::of(*first)) {
             Some(DatagramKind::Quic) => self.handle_quic(net, now, route, bytes),
             Some(DatagramKind::Frame) if bytes.first() != Some(&RELAY) => {
+                self.tell_traffic(now);
                 self.tell(now, Input::Frame { route, bytes });
             }
             _ => self.drops.count(DropReason::UnknownFirstByte),
@@ -375,7 +427,7 @@ impl Machine {
             (Body::Refuse, None) => self.refused(from, key),
             (Body::Close, Some(conn)) => self.forget(conn),
             (body @ (Body::Data { .. } | Body::Ack { .. } | Body::Ping), Some(conn)) => {
-                self.hear(net, now, conn, body);
+                self.hear(net, now, conn, from, body);
             }
             (body @ Body::Data { .. }, None) if by_opener && self.half.contains_key(&key) => {
                 self.settle(net, now, from, key, body);
@@ -389,14 +441,14 @@ impl Machine {
         }
     }
 
-    pub(super) fn hear(&mut self, net: &mut Internet, now: Time, id: ConnId, body: Body) {
+    pub(super) fn hear(&mut self, net: &mut Internet, now: Time, id: ConnId, from: Route, body: Body) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        self.meter.received(now, id, from);
+        conn.heard_over(from);
         let mut out = Vec::new();
         let heard = conn.handle(now, body, &mut out);
-        let (route, peer) = (conn.route, conn.peer);
-        for packet in &out {
-            self.send(net, now, route, packet);
-        }
+        let peer = conn.peer;
+        self.send_on(net, now, id, &out);
         self.poll_conn(net, now, id);
         // What was heard before is told first.
         self.carry_out(net, now);
@@ -415,23 +467,20 @@ impl Machine {
     pub(super) fn poll_conn(&mut self, net: &mut Internet, now: Time, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let mut out = Vec::new();
-        if !conn.poll(now, &mut out) {
-            return self.forget(id);
-        }
-        let (route, next) = (conn.route, conn.poll_timeout());
-        if conn.armed.is_none_or(|armed| armed > next || armed <= now) {
+        conn.poll(now, &mut out);
+        if let Some(next) = conn.poll_timeout()
+            && conn.armed.is_none_or(|armed| armed > next || armed <= now)
+        {
             conn.armed = Some(next);
             self.timers.push(Reverse((next, Timer::Conn(id))));
         }
-        for packet in &out {
-            self.send(net, now, route, packet);
-        }
+        self.send_on(net, now, id, &out);
     }
 
     fn close(&mut self, net: &mut Internet, now: Time, id: ConnId) {
         if let Some(conn) = self.conns.get(&id) {
-            let (route, packet) = (conn.route, conn.packet(Body::Close));
-            self.send(net, now, route, &packet);
+            let packet = conn.packet(Body::Close);
+            self.send_on(net, now, id, &[packet]);
         }
         self.forget(id);
     }
@@ -439,17 +488,43 @@ impl Machine {
     fn forget(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.remove(&id) {
             self.by_key.remove(&(conn.key, conn.opener));
+            self.meter.forget(id);
             self.inputs.push_back(Input::Closed { conn: id });
         }
     }
 
-    fn set_route(&mut self, net: &mut Internet, now: Time, id: ConnId, route: Route) {
+    /// Takes a connection's packets from `route` too; false, and the node hears of it, where the route is known to
+    /// be another peer's.
+    fn accept(&mut self, id: ConnId, route: Route) -> bool {
+        let Some(peer) = self.conns.get(&id).map(|conn| conn.peer) else { return false };
+        if self.conns.values().any(|conn| conn.peer != peer && conn.owns(route)) {
+            self.inputs.push_back(Input::RouteRefused { conn: id, route });
+            return false;
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
+        if let Some(gone) = conn.accept(route) {
+            self.meter.forget_route(id, gone);
+        }
+        true
+    }
+
+    fn set_route(
+        &mut self,
+        net: &mut Internet,
+        now: Time,
+        id: ConnId,
+        (route, also): (Route, Option<Route>),
+        switch: Switch,
+    ) {
+        if !self.accept(id, route) {
+            return;
+        }
+        let also = also.filter(|also| self.accept(id, *also));
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let mut out = Vec::new();
-        conn.set_route(now, route, &mut out);
-        for packet in &out {
-            self.send(net, now, route, packet);
-        }
+        conn.set_route(now, (route, also), switch, &mut out);
+        self.send_on(net, now, id, &out);
+        self.poll_conn(net, now, id);
     }
 
     /// Sends messages of the application's on a connection.

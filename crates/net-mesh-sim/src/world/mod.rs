@@ -3,8 +3,8 @@
 //! A stand-in for QUIC carries handshakes, control messages and messages of applications as datagrams through the
 //! same links and NATs, so that loss costs time, NATs see the traffic they would see, and a connection exists only
 //! where packets pass both ways (`machine.rs`, `handshake.rs`, `conn.rs`, `packet.rs`). Relayed datagrams are looked
-//! up in the real label table (`labels.rs`), and applications say things to each other (`flows.rs`). Everything else
-//! is the real node. One seed, one course: compare [`Internet::trace`]'s fingerprints. When a test panics, the
+//! up in the real label table (`labels.rs`), what passes is counted for the node (`traffic.rs`), applications say things
+//! to each other (`flows.rs`), and things go wrong (`faults.rs`). Everything else is the real node. One seed, one course: compare [`Internet::trace`]'s fingerprints. When a test panics, the
 //! world prints its seed and the last packets.
 //!
 //! ```
@@ -18,11 +18,13 @@
 //! ```
 
 mod conn;
+mod faults;
 mod flows;
 mod handshake;
 mod labels;
 mod machine;
 mod packet;
+mod traffic;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -45,6 +47,7 @@ use crate::link::Link;
 use crate::nat::Chain;
 use crate::oracle::{self, Means, Nature, Outlook, Reach};
 use crate::topology::Place;
+pub use faults::NOTICED;
 pub use flows::Flow;
 use flows::FlowTimer;
 use machine::Machine;
@@ -135,7 +138,10 @@ pub struct World {
     by_host: BTreeMap<HostId, NodeIx>,
     by_id: BTreeMap<NodeId, NodeIx>,
     due: BinaryHeap<Reverse<(Time, NodeIx)>>,
+    /// When nodes hear of changes of their networks.
+    notices: BinaryHeap<Reverse<(Time, NodeIx)>>,
     flows: BTreeMap<(NodeIx, NodeIx), Flow>,
+    message_bytes: usize,
     flow_due: BinaryHeap<Reverse<(Time, FlowTimer, NodeIx, NodeIx)>>,
 }
 
@@ -160,7 +166,9 @@ impl World {
             by_host: BTreeMap::new(),
             by_id: BTreeMap::new(),
             due: BinaryHeap::new(),
+            notices: BinaryHeap::new(),
             flows: BTreeMap::new(),
+            message_bytes: flows::MESSAGE_BYTES,
             flow_due: BinaryHeap::new(),
         }
     }
@@ -239,6 +247,8 @@ impl World {
         if seat.machine.is_some() {
             return;
         }
+        // Connections are numbered from the beginning again.
+        self.flows.iter_mut().filter(|((from, _), _)| *from == ix).for_each(|(_, flow)| flow.forget_sent());
         seat.config.boot += 1;
         seat.config.unix_ms = BEGINNING + now.as_millis();
         let machine = Machine::start(&mut self.net, now, seat.host, seat.config.clone(), seat.port);
@@ -311,8 +321,11 @@ impl World {
     fn step(&mut self, end: Time) -> bool {
         let timer = self.due.peek().map(|Reverse((at, _))| *at);
         let flow = self.flow_due.peek().map(|Reverse((at, ..))| *at);
+        let notice = self.notices.peek().map(|Reverse((at, _))| *at);
         let packet = self.net.poll_timeout();
-        let Some(next) = [timer, flow, packet].into_iter().flatten().min().filter(|next| *next <= end) else {
+        let Some(next) =
+            [timer, flow, notice, packet].into_iter().flatten().min().filter(|next| *next <= end)
+        else {
             return false;
         };
         self.now = self.now.max(next);
@@ -327,6 +340,8 @@ impl World {
             self.wake();
         } else if flow.is_some_and(|at| at <= next) {
             self.wake_flow();
+        } else if notice.is_some_and(|at| at <= next) {
+            self.tell_network();
         }
         true
     }
@@ -495,19 +510,6 @@ impl World {
     #[must_use]
     pub fn drops(&self, ix: NodeIx) -> DropCounts {
         self.seats[ix.0 as usize].machine.as_ref().map(Machine::drops).unwrap_or_default()
-    }
-
-    /// Lets nothing pass from `from` to `to` by the straight way, or lets it pass again. Their other traffic, also
-    /// with each other through third nodes, is not touched.
-    pub fn set_cut(&mut self, from: NodeIx, to: NodeIx, cut: bool) {
-        let (from, to) = (self.host(from), self.host(to));
-        self.net.set_cut(from, to, cut);
-    }
-
-    /// The same in both directions.
-    pub fn forbid(&mut self, a: NodeIx, b: NodeIx) {
-        self.set_cut(a, b, true);
-        self.set_cut(b, a, true);
     }
 
     /// The last events of a node since it started, at most 4 096, with their instants.

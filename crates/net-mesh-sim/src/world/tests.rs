@@ -1,5 +1,5 @@
 use net_mesh_proto::drops::DropReason;
-use net_mesh_proto::node::{DialId, Output, Switch};
+use net_mesh_proto::node::{ConnId, DialId, Output, Switch};
 use net_mesh_proto::relay::Change;
 use net_mesh_proto::route::CircuitId;
 
@@ -107,4 +107,49 @@ fn what_was_not_heard_goes_again_on_the_connection_that_takes_over() {
     assert!(world.run_until(secs(10), World::all_delivered));
     let flow = world.flow(a, b).unwrap();
     assert!(flow.delivered >= 640 && flow.slowest >= secs(4), "{flow:?}");
+}
+
+/// The way from `a` that `b` is connected over.
+fn conn_to(world: &World, a: NodeIx, b: NodeIx) -> ConnId {
+    let peer = world.id(b).unwrap();
+    world.node(a).unwrap().sessions().find(|s| s.peer == peer).unwrap().conn
+}
+
+#[test]
+fn copies_arrive_where_the_packets_themselves_do_not() {
+    let (mut world, [a, _, b]) = apart(4);
+    dial(&mut world, a, b);
+    world.run_for(secs(3));
+    // Straight ways are still cut; acknowledgements come back over the circuit.
+    let straight = [a, b].map(|ix| Route::Direct(world.address(ix).unwrap()));
+    let [at_a, at_b] = [(a, b), (b, a)].map(|(from, to)| conn_to(&world, from, to));
+    act(&mut world, b, Output::Accept { conn: at_b, route: straight[0] });
+    let set = |also, switch| Output::SetRoute { conn: at_a, route: straight[1], also, switch };
+    act(&mut world, a, set(Some(Route::Relayed(CIRCUIT)), Switch::Planned));
+    world.publish(a, b, 10);
+    world.run_for(Duration::from_millis(200));
+    assert!(world.all_delivered());
+
+    act(&mut world, a, set(None, Switch::Keep));
+    world.publish(a, b, 10);
+    world.run_for(Duration::from_millis(200));
+    assert!(!world.all_delivered(), "no copies, no packets");
+    let back = Route::Relayed(CIRCUIT);
+    act(&mut world, a, Output::SetRoute { conn: at_a, route: back, also: None, switch: Switch::Urgent });
+    world.run_for(Duration::from_millis(41));
+    assert!(world.all_delivered(), "one way over the circuit takes 40 ms");
+}
+
+#[test]
+fn a_route_that_another_peer_is_heard_on_is_refused() {
+    let (mut world, [a, relay, b]) = apart(5);
+    dial(&mut world, a, b);
+    world.run_for(secs(3));
+    let (conn, to_relay) = (conn_to(&world, a, b), Route::Direct(world.address(relay).unwrap()));
+    let before = world.route(a, b);
+    act(&mut world, a, Output::SetRoute { conn, route: to_relay, also: None, switch: Switch::Urgent });
+    world.publish(a, b, 1);
+    world.run_for(secs(1));
+    assert!(world.all_delivered(), "nothing changed");
+    assert_eq!(world.route(a, b), before);
 }

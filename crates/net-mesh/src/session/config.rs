@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use net_mesh_proto::id::NodeId;
 
+use super::congestion::Congestion;
 use super::tls;
 use crate::identity::Identity;
 
@@ -71,7 +72,7 @@ pub(super) fn endpoint(identity: &Identity, seed: Option<[u8; 32]>) -> EndpointC
     config
 }
 
-/// One connection's settings. Its congestion controller comes from `congestion`.
+/// One connection's settings, with its own congestion control.
 pub(super) fn transport(congestion: Arc<dyn ControllerFactory + Send + Sync>) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
@@ -81,9 +82,7 @@ pub(super) fn transport(congestion: Arc<dyn ControllerFactory + Send + Sync>) ->
         .initial_mtu(MIN_MTU)
         .min_mtu(MIN_MTU)
         .mtu_discovery_config(Some(mtu))
-        .congestion_controller_factory(congestion)
-        // Whether a peer is alive is found out below QUIC, where its routes are known: silence on one of them
-        // must not end the session.
+        // Whether the peer is there is watched below QUIC, route by route; a session outlives all of them.
         .max_idle_timeout(None)
         .keep_alive_interval(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
@@ -93,15 +92,16 @@ pub(super) fn transport(congestion: Arc<dyn ControllerFactory + Send + Sync>) ->
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .allow_spin(false);
+        .allow_spin(false)
+        .congestion_controller_factory(congestion);
     Arc::new(config)
 }
 
-/// Accepting sessions. Each one gets its own settings: [`accepting`].
 pub(super) fn server(identity: &Identity) -> Result<quinn::ServerConfig, SetupError> {
     let tls = QuicServerConfig::try_from(tls::server(identity).map_err(setup)?).map_err(setup)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
+        .transport_config(transport(Congestion::default().factory()))
         // Virtual addresses never change; what is below them is not QUIC's business.
         .migration(false)
         .max_incoming(1024)
@@ -110,24 +110,23 @@ pub(super) fn server(identity: &Identity) -> Result<quinn::ServerConfig, SetupEr
     Ok(config)
 }
 
-/// Accepting one session.
-pub(super) fn accepting(
-    server: &quinn::ServerConfig,
-    transport: Arc<TransportConfig>,
+/// The same for one connection, whose congestion control listens to `congestion`.
+pub(super) fn for_connection(
+    config: &quinn::ServerConfig,
+    congestion: &Congestion,
 ) -> Arc<quinn::ServerConfig> {
-    let mut config = server.clone();
-    config.transport_config(transport);
+    let mut config = config.clone();
+    config.transport_config(transport(congestion.factory()));
     Arc::new(config)
 }
 
-/// Opening one session.
 pub(super) fn client(
     identity: &Identity,
     peer: Option<NodeId>,
-    transport: Arc<TransportConfig>,
+    congestion: &Congestion,
 ) -> Result<quinn::ClientConfig, SetupError> {
     let tls = QuicClientConfig::try_from(tls::client(identity, peer).map_err(setup)?).map_err(setup)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(transport);
+    config.transport_config(transport(congestion.factory()));
     Ok(config)
 }

@@ -20,12 +20,11 @@ use crate::socket::slots::SlotId;
 /// Control messages that may wait for one peer. A peer that leaves this many unread has stopped.
 const CONTROL_QUEUE: usize = 1024;
 
+/// A datagram that begins with this byte says nothing: it makes QUIC send and acknowledge.
+const KICK: u8 = 0x00;
+
 /// Datagrams of the application's begin with this byte; the rest are the mesh's own.
 const APPLICATION_DATAGRAM: u8 = 0x01;
-
-/// A datagram that says nothing but makes QUIC send: after a change of route it must not wait for a timeout
-/// that the route before has drawn out.
-const KICK: &[u8] = &[0x00];
 
 /// A stream that is being served, until it ends.
 pub(crate) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -54,9 +53,9 @@ pub(crate) struct Link {
     /// The route on which it was set up.
     pub(crate) route: Route,
     pub(crate) connection: Connection,
+    congestion: Congestion,
     control: mpsc::Sender<Vec<u8>>,
     outgoing: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
-    congestion: Arc<Congestion>,
     /// This side closed it, because it was not needed.
     unused: AtomicBool,
     /// The application used it since someone last asked.
@@ -71,10 +70,8 @@ impl Link {
         peer: NodeId,
         slot: SlotId,
         route: Route,
-        connection: Connection,
-        congestion: Arc<Congestion>,
+        (connection, congestion): (Connection, Congestion),
     ) -> Arc<Self> {
-        congestion.settle(route);
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         Arc::new(Self {
             id,
@@ -82,9 +79,9 @@ impl Link {
             slot,
             route,
             connection,
+            congestion,
             control,
             outgoing: Mutex::new(Some(queue)),
-            congestion,
             unused: AtomicBool::new(false),
             active: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
@@ -151,6 +148,18 @@ impl Link {
         }
     }
 
+    /// The connection travels over `route` from now on: its congestion control follows, and QUIC is made to send
+    /// something at once, so that both sides notice what arrived.
+    ///
+    /// To be called once the socket sends over `route`, or what is sent at once takes the way before; and before
+    /// anything is sent again, so that QUIC's own packets come first.
+    pub(crate) fn switched(&self, route: Route, switch: Switch) {
+        if self.congestion.switch(Instant::now().into_std(), route, switch) {
+            // Fails only where the connection has ended. Both ends of a session accept datagrams.
+            let _ = self.connection.send_datagram(Bytes::from_static(&[KICK]));
+        }
+    }
+
     /// Closes the connection: another one is the session, or nobody needs one.
     pub(crate) fn close_unused(&self) {
         self.unused.store(true, Ordering::Relaxed);
@@ -162,17 +171,6 @@ impl Link {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.control.try_send(message) {
             tracing::warn!(peer = %self.peer.short(), "peer does not read control messages; disconnecting");
             self.connection.close(close::STALLED.into(), b"control messages unread");
-        }
-    }
-
-    /// The connection travels over `route` from now on: its congestion state follows, and QUIC is made to send.
-    ///
-    /// To be called once the socket sends over `route`, or what is sent at once takes the way before; and before
-    /// anything is replayed, so that QUIC's own packets come first.
-    pub(crate) fn switched(&self, route: Route, switch: Switch) {
-        if self.congestion.switched(Instant::now().into_std(), route, switch) {
-            // Fails only where the connection has ended. Both ends of a session accept datagrams.
-            let _ = self.connection.send_datagram(Bytes::from_static(KICK));
         }
     }
 

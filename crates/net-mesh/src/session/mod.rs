@@ -25,15 +25,16 @@ use std::time::Duration;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{ConnId, DialFailure, DialId, Direction};
 use net_mesh_proto::route::Route;
-use quinn::{Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, TokioRuntime};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use config::SetupError;
 pub(crate) use config::connection_ids;
-use congestion::Congestion;
 pub(crate) use connection::{Link, Served, Services};
+
+use congestion::Congestion;
 
 use crate::driver::Signal;
 use crate::identity::{Identity, node_of};
@@ -72,14 +73,12 @@ pub(crate) mod close {
     pub(crate) const SELF: u32 = 4;
 }
 
-/// A connection that is up, and its congestion state.
-type Connected = (Connection, Arc<Congestion>);
-
 /// Opens and accepts connections.
 pub(crate) struct Sessions {
     me: NodeId,
     identity: Identity,
-    server: ServerConfig,
+    /// What incoming connections are set up with.
+    server: quinn::ServerConfig,
     endpoint: Endpoint,
     socket: Arc<MeshSocket>,
     signals: mpsc::Sender<Signal>,
@@ -146,8 +145,8 @@ impl Sessions {
     }
 
     async fn answer(&self, incoming: Incoming, slot: SlotId) {
-        let congestion = Congestion::new();
-        let config = config::accepting(&self.server, config::transport(Arc::clone(&congestion) as _));
+        let congestion = Congestion::default();
+        let config = config::for_connection(&self.server, &congestion);
         let connected = async { incoming.accept_with(config)?.await };
         match timeout(HANDSHAKE_TIMEOUT, connected).await {
             Ok(Ok(connection)) => {
@@ -183,8 +182,8 @@ impl Sessions {
             // When all that is left is used by others, the first failure is the one to tell.
             let slot = slots.dial(peer, &left).ok_or(failed)?;
             match self.connect(peer, slot, deadline).await {
-                Ok(connected) => {
-                    self.established(connected, slot, Direction::Outgoing, Some(dial)).await;
+                Ok(connection) => {
+                    self.established(connection, slot, Direction::Outgoing, Some(dial)).await;
                     return Ok(());
                 }
                 Err(failure) => failed = failure,
@@ -205,10 +204,9 @@ impl Sessions {
         peer: Option<NodeId>,
         slot: SlotId,
         deadline: Instant,
-    ) -> Result<Connected, DialFailure> {
-        let congestion = Congestion::new();
-        let transport = config::transport(Arc::clone(&congestion) as _);
-        let config = config::client(&self.identity, peer, transport).map_err(|_| DialFailure::Unusable)?;
+    ) -> Result<(Connection, Congestion), DialFailure> {
+        let congestion = Congestion::default();
+        let config = config::client(&self.identity, peer, &congestion).map_err(|_| DialFailure::Unusable)?;
         // The name is never sent nor checked; QUIC's interface wants one.
         let connecting =
             self.endpoint.connect_with(config, slot.addr(), "mesh").map_err(|_| DialFailure::Unusable)?;
@@ -224,7 +222,7 @@ impl Sessions {
 
     async fn established(
         &self,
-        (connection, congestion): Connected,
+        (connection, congestion): (Connection, Congestion),
         slot: SlotId,
         direction: Direction,
         dial: Option<DialId>,
@@ -242,7 +240,8 @@ impl Sessions {
             return;
         };
         let id = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
-        let link = Link::new(id, peer, slot, route, connection.clone(), congestion);
+        congestion.begin(route);
+        let link = Link::new(id, peer, slot, route, (connection.clone(), congestion));
         let rtt = connection.rtt();
         let connected = Signal::Connected { link: Arc::clone(&link), direction, dial, route, rtt };
         if self.signals.send(connected).await.is_err() {

@@ -30,14 +30,18 @@ pub(crate) async fn pair(conn: u64) -> Pair {
     let server = Endpoint::server(config::server(&theirs).unwrap(), any).unwrap();
     let client = Endpoint::client(any).unwrap();
     let to = server.local_addr().unwrap();
-    let congestion = Congestion::new();
-    let transport = config::transport(Arc::clone(&congestion) as _);
-    let connecting =
-        client.connect_with(config::client(&ours, None, transport).unwrap(), to, "mesh").unwrap();
+    let connecting = client
+        .connect_with(config::client(&ours, None, &Congestion::default()).unwrap(), to, "mesh")
+        .unwrap();
     let accepting = async { server.accept().await.unwrap().await.unwrap() };
     let (ours, theirs) = tokio::join!(connecting, accepting);
     let ours = ours.unwrap();
-    let (id, peer, slot) = (ConnId(conn), peer_of(&ours).unwrap(), SlotId::for_test(conn));
-    let link = Link::new(id, peer, slot, Route::Direct(to), ours, congestion);
+    let link = Link::new(
+        ConnId(conn),
+        peer_of(&ours).unwrap(),
+        SlotId::for_test(conn),
+        Route::Direct(to),
+        (ours, Congestion::default()),
+    );
     Pair { link, peer: theirs, _endpoints: [server, client] }
 }

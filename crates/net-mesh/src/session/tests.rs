@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{DialFailure, DialId, Switch};
 use net_mesh_proto::relay::{Change, Limits};
@@ -38,6 +39,8 @@ struct Inbox {
 struct Net {
     inboxes: Mutex<HashMap<SocketAddr, Inbox>>,
     late: Option<SocketAddr>,
+    /// A socket behind a NAT, and the address it is seen at.
+    nat: Mutex<Option<(SocketAddr, SocketAddr)>>,
     bound: AtomicUsize,
 }
 
@@ -45,7 +48,7 @@ const LATE: Duration = Duration::from_millis(50);
 
 impl Net {
     fn new(late: Option<SocketAddr>) -> Arc<Self> {
-        Arc::new(Self { inboxes: Mutex::default(), late, bound: AtomicUsize::new(0) })
+        Arc::new(Self { inboxes: Mutex::default(), late, nat: Mutex::default(), bound: AtomicUsize::new(0) })
     }
 
     /// A socket at `local`. Whoever had the address before is cut off.
@@ -60,7 +63,20 @@ impl Net {
         self.inboxes.lock().unwrap().remove(&local);
     }
 
+    /// Lets the socket at `local` be seen, and reached, at `outside` alone.
+    fn rebind(&self, local: SocketAddr, outside: SocketAddr) {
+        *self.nat.lock().unwrap() = Some((local, outside));
+    }
+
     fn deliver(&self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let (mut from, mut to) = (from, to);
+        if let Some((local, outside)) = *self.nat.lock().unwrap() {
+            if to == local {
+                return;
+            }
+            from = if from == local { outside } else { from };
+            to = if to == outside { local } else { to };
+        }
         let reader = self.inboxes.lock().unwrap().get_mut(&to).and_then(|inbox| {
             inbox.queue.push_back((from, bytes));
             inbox.reader.take()
@@ -285,14 +301,55 @@ async fn a_session_opens_over_a_relay_and_moves_to_a_direct_route_without_notici
     assert_eq!(b.hears().await, "relayed");
     // Each side decides for itself, and must only know whose the other's packets are.
     assert!(b.socket.accept(there.slot, Route::Direct(addr(1))));
-    assert!(a.socket.set_route(here.slot, Route::Direct(addr(3))));
-    assert!(b.socket.set_route(there.slot, Route::Direct(addr(1))));
+    assert!(a.socket.set_route(here.slot, Route::Direct(addr(3)), None));
+    assert!(b.socket.set_route(there.slot, Route::Direct(addr(1)), None));
     net.unplug(addr(2));
     here.send_datagram(b"direct").unwrap();
     assert_eq!(b.hears().await, "direct");
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(here.connection.close_reason(), None);
     assert_eq!(here.connection.stats().path.lost_packets, 0);
+}
+
+/// Whether a session lives through a new mapping at the NAT of one side. `moves` is whether that is who opened it.
+async fn rebinding(moves: bool) {
+    let net = Net::new(None);
+    let (mut a, mut b) = (node(&net, 1, 1), node(&net, 1, 2));
+    let here = a.dial(2, &[Route::Direct(addr(2))]).await.unwrap();
+    let there = b.connected().await;
+    here.send_datagram(b"before").unwrap();
+    assert_eq!(b.hears().await, "before");
+    there.send_datagram(b"before").unwrap();
+    assert_eq!(a.hears().await, "before");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (moved, known, n) = if moves { (&here, &there, 1) } else { (&there, &here, 2) };
+    let (mut sees, mut told) = if moves { (b, a) } else { (a, b) };
+    net.rebind(addr(n), addr(9));
+    for _ in 0..20 {
+        moved.send_datagram(b"after").unwrap();
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert!(sees.heard.try_recv().is_err(), "QUIC takes nothing from where the peer has not proved to be");
+    assert!(sees.socket.drops().of(DropReason::UnknownSource) >= 20);
+    assert_eq!((here.connection.close_reason(), there.connection.close_reason()), (None, None));
+    assert!(sees.socket.accept(known.slot, Route::Direct(addr(9))));
+    moved.send_datagram(b"here I am").unwrap();
+    assert_eq!(sees.hears().await, "here I am");
+    assert!(sees.socket.set_route(known.slot, Route::Direct(addr(9)), None));
+    known.send_datagram(b"welcome").unwrap();
+    assert_eq!(told.hears().await, "welcome");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((here.connection.close_reason(), there.connection.close_reason()), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_lives_through_a_new_mapping_of_the_peer_that_opened_it() {
+    rebinding(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_lives_through_a_new_mapping_of_the_peer_that_was_dialled() {
+    rebinding(false).await;
 }
 
 /// After this there is nothing left of a handshake that came to nothing.

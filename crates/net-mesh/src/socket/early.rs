@@ -14,11 +14,21 @@ use tokio::time::Instant;
 
 use super::counters::DropCounters;
 
-/// Datagrams kept: a first flight over a new circuit, from each of a few neighbours.
-const MAX_DATAGRAMS: usize = 64;
+/// Datagrams kept of one neighbour's: a first flight over a new circuit, which has about ten.
+const SHARE_DATAGRAMS: usize = 16;
+
+/// Bytes kept of one neighbour's: as many datagrams of Ethernet's size.
+const SHARE_BYTES: usize = 25 << 10;
+
+/// Neighbours that can use all of their share at a time: that many circuits begin at once where a node has just
+/// found its mesh.
+const SHARES: usize = 4;
+
+/// Datagrams kept.
+const MAX_DATAGRAMS: usize = SHARES * SHARE_DATAGRAMS;
 
 /// Bytes kept.
-const MAX_BYTES: usize = 100 << 10;
+const MAX_BYTES: usize = SHARES * SHARE_BYTES;
 
 /// How long they are kept. An announcement that was lost is repeated after a round trip and a half, which
 /// this covers up to 150 ms; later the frames' sender has repeated them anyway.
@@ -58,7 +68,8 @@ impl Early {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what there is room for of the frames `bytes`, `stride` long each but the last.
+    /// Keeps what there is room for of the frames `bytes` of the neighbour at `from`, `stride` long each but the
+    /// last.
     pub(super) fn hold(
         &self,
         label: u64,
@@ -70,7 +81,7 @@ impl Early {
         let now = Instant::now();
         let mut kept = self.lock();
         kept.expire(now, drops);
-        let room = (MAX_DATAGRAMS - kept.datagrams).min((MAX_BYTES - kept.bytes) / stride);
+        let room = kept.room(from, stride);
         let held = &bytes[..bytes.len().min(room * stride)];
         drops.add(DropReason::UnknownLabel, (bytes.len() - held.len()).div_ceil(stride));
         if held.is_empty() {
@@ -101,6 +112,18 @@ impl Early {
 }
 
 impl Kept {
+    /// How many more datagrams of `stride` bytes are kept for the neighbour at `from`.
+    fn room(&self, from: SocketAddr, stride: usize) -> usize {
+        let (mut datagrams, mut bytes) = (0, 0);
+        for run in self.runs.iter().filter(|run| run.from == from) {
+            datagrams += run.count();
+            bytes += run.bytes.len();
+        }
+        let datagrams = (MAX_DATAGRAMS - self.datagrams).min(SHARE_DATAGRAMS - datagrams);
+        let bytes = (MAX_BYTES - self.bytes).min(SHARE_BYTES - bytes);
+        datagrams.min(bytes / stride)
+    }
+
     fn expire(&mut self, now: Instant, drops: &DropCounters) {
         while self.runs.front().is_some_and(|run| now - run.since > PATIENCE) {
             let Some(run) = self.runs.pop_front() else { break };

@@ -10,9 +10,13 @@
 //! |---|---|
 //! | [`slots`] | which virtual address stands for whom, and which routes lead to it? |
 //! | [`routes`] | which way do a peer's packets go? |
+//! | [`counts`] | what has passed over each route? |
+//! | [`ring`] | what was sent lately, for the case that its route is dead? |
 //! | [`receive`] | what is this datagram, and whose? |
+//! | [`send`] | which calls of the system does a batch become, and what is sent again? |
 //! | [`relay`] | where do relayed datagrams go, and how do packets leave over a circuit? |
 //! | [`early`] | what of frames that overtook the announcement of their label? |
+//! | [`system`] | what does the operating system do? |
 //! | [`overflow`] | what of packets that do not fit into one buffer for QUIC? |
 //!
 //! Sending never fails as far as QUIC can tell: what cannot be sent is a counted drop, as if the
@@ -20,12 +24,16 @@
 //! up when a session changes its route.
 
 mod counters;
+mod counts;
 mod early;
 mod overflow;
 mod receive;
 mod relay;
+mod ring;
 mod routes;
+mod send;
 pub(crate) mod slots;
+mod system;
 #[cfg(test)]
 mod tests;
 
@@ -36,11 +44,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
+use net_mesh_proto::liveness::Traffic;
 use net_mesh_proto::relay::Limits;
 use net_mesh_proto::route::Route;
+use net_mesh_proto::time::Time;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -51,6 +62,7 @@ use early::Early;
 use overflow::Overflow;
 use relay::Labels;
 use slots::{SlotId, Slots};
+pub(crate) use system::SystemSocket;
 
 use crate::driver::Clock;
 
@@ -65,6 +77,9 @@ const MAX_ERRORS: usize = 64;
 /// Buffers received in one call that leave nothing for QUIC, before others get their turn: one round of the
 /// system's. A relay under load must not keep its own sessions waiting.
 const MAX_BUFFERS: usize = 32;
+
+/// What a session sent last is kept for so long after it.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// A datagram for the driver.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +110,7 @@ struct Wire {
 pub(crate) struct MeshSocket {
     wires: Vec<Wire>,
     slots: Slots,
+    clock: Clock,
     labels: Labels,
     early: Early,
     overflow: Overflow,
@@ -127,6 +143,7 @@ impl MeshSocket {
         Ok(Arc::new(Self {
             wires,
             slots: Slots::new(Arc::clone(&drops)),
+            clock,
             labels: Labels::new(limits, clock),
             early: Early::default(),
             overflow: Overflow::default(),
@@ -140,6 +157,12 @@ impl MeshSocket {
     /// The table of peers.
     pub(crate) const fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// What was dropped, for tests of what runs on the socket.
+    #[cfg(test)]
+    pub(crate) fn drops(&self) -> &DropCounters {
+        &self.drops
     }
 
     /// The local addresses, one per family in use.
@@ -158,74 +181,38 @@ impl MeshSocket {
         self.slots.accept(slot, route)
     }
 
-    /// The packets of the session on `slot` go over `route` from now on, and those that arrive over it belong
-    /// to it. False, and nothing changes, as in [`accept`](Self::accept).
-    pub(crate) fn set_route(&self, slot: SlotId, route: Route) -> bool {
-        self.slots.set_route(slot, route)
+    /// The packets of the session on `slot` go over `route` from now on, and copies of them over `also`; those
+    /// that arrive over either belong to it. False, and nothing changes, as in [`accept`](Self::accept).
+    pub(crate) fn set_route(&self, slot: SlotId, route: Route, also: Option<Route>) -> bool {
+        self.slots.set_route(slot, route, also)
     }
 
-    /// Sends a frame of the mesh's own. If that is not possible now, it is lost and counted.
-    pub(crate) fn send_frame(&self, route: Route, frame: &[u8]) {
-        match route {
-            Route::Direct(to) => self.send_raw(to, frame),
-            Route::Relayed(circuit) => {
-                if self.send_over(circuit, frame, frame.len().max(1)).is_err() {
-                    self.drops.count(DropReason::SendBufferFull);
-                }
-            }
-        }
+    /// The route that the packets of the session on `slot` go over.
+    pub(crate) fn route(&self, slot: SlotId) -> Option<Route> {
+        self.slots.routes(slot.addr())?.chosen()
+    }
+
+    /// At most `max` of the counts of traffic that have changed since they were last taken; the rest comes with the
+    /// next call. Only sessions whose peer is known have counts here.
+    pub(crate) fn sample(&self, max: usize) -> Vec<(SlotId, Route, Traffic)> {
+        self.slots.changed().take(max)
+    }
+
+    /// Waits until there is something to [`sample`](Self::sample), and resolves once for it: again only when there
+    /// has been a sample, and something was left by it or has changed since. May be dropped while it waits.
+    pub(crate) async fn traffic(&self) {
+        self.slots.changed().news().await;
     }
 
     /// Forgets what has waited long enough. To be called every second or so.
     pub(crate) fn sweep(&self) {
-        self.slots.sweep();
+        let limit = self.clock.now().since(Time::ZERO).saturating_sub(KEPT);
+        self.slots.sweep(Time::ZERO + limit);
         self.early.sweep(&self.drops);
-    }
-
-    /// Sends one datagram that is not QUIC.
-    pub(crate) fn send_raw(&self, to: SocketAddr, contents: &[u8]) {
-        let transmit = Transmit { destination: to, ecn: None, contents, segment_size: None, src_ip: None };
-        match self.send_on_wire(&transmit) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.drops.count(DropReason::SendBufferFull),
-            _ => {}
-        }
     }
 
     fn wire(&self, v6: bool) -> Option<&Wire> {
         self.wires.iter().find(|w| w.local.is_ipv6() == v6)
-    }
-
-    /// Sends QUIC's packets over a route. The only error is `WouldBlock`.
-    fn send_on(&self, route: Route, transmit: &Transmit<'_>) -> io::Result<()> {
-        match route {
-            Route::Direct(destination) => self.send_on_wire(&Transmit {
-                destination,
-                ecn: None,
-                contents: transmit.contents,
-                segment_size: transmit.segment_size,
-                src_ip: None,
-            }),
-            Route::Relayed(circuit) => {
-                let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-                self.send_over(circuit, transmit.contents, segment)
-            }
-        }
-    }
-
-    /// Sends on the wire of the destination's family. The only error is `WouldBlock`.
-    fn send_on_wire(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some(wire) = self.wire(transmit.destination.is_ipv6()) else {
-            self.drops.count(DropReason::SendFailed);
-            return Ok(());
-        };
-        match wire.socket.try_send(transmit) {
-            Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
-                tracing::trace!(to = %transmit.destination, error = %e, "datagram not sent");
-                self.drops.count(DropReason::SendFailed);
-                Ok(())
-            }
-            result => result,
-        }
     }
 }
 
@@ -240,8 +227,8 @@ impl AsyncUdpSocket for MeshSocket {
             // The peer's slot went while QUIC still had something to say to it.
             return Ok(());
         };
-        if let Some(route) = routes.chosen() {
-            return self.send_on(route, transmit);
+        if let Some(lines) = routes.lines() {
+            return self.send_lines(&routes, lines, transmit);
         }
         for candidate in routes.candidates() {
             // One full buffer must not keep the others from being tried; QUIC repeats what is lost.

@@ -28,6 +28,9 @@ const MIN_STRAY: usize = 23;
 struct Entry {
     route: Route,
     found: Option<Found>,
+    /// Datagrams with a connection id that this node chose, and the last such id.
+    ours: u64,
+    id: Option<u64>,
 }
 
 /// What of a buffer is left for QUIC: one run for one slot, at the buffer's start.
@@ -84,6 +87,9 @@ impl MeshSocket {
             }
             start = end;
         }
+        if let Some(direct) = &direct {
+            self.count(direct);
+        }
         meta.len = kept.len;
         if let Some((addr, stride)) = kept.run {
             (meta.addr, meta.stride) = (addr, stride);
@@ -123,6 +129,7 @@ impl MeshSocket {
                 }
             }
         }
+        self.count(&entry);
     }
 
     /// A frame of ours that is not a relayed datagram, or is one inside another.
@@ -161,13 +168,25 @@ impl MeshSocket {
     }
 
     fn entry(&self, route: Route) -> Entry {
-        Entry { route, found: self.slots.by_source(route) }
+        Entry { route, found: self.slots.by_source(route), ours: 0, id: None }
+    }
+
+    /// Counts what of a batch came from an entry's peer.
+    fn count(&self, entry: &Entry) {
+        let (Some(found), Some(id)) = (&entry.found, entry.id) else { return };
+        let news = found.routes.received(self.clock.now(), entry.route, entry.ours, id);
+        if news.untold {
+            self.slots.changed().add(&found.routes);
+        }
+        if news.new_id {
+            self.slots.learn(found.slot, id);
+        }
     }
 
     /// The slot that a QUIC packet over a route is for. `None` if it was dropped.
     fn admit(&self, entry: &mut Entry, datagram: &[u8]) -> Option<SlotId> {
         let initial = initial_dcid(datagram).filter(|dcid| !self.is_ours(dcid));
-        match entry.found {
+        match &entry.found {
             // A settled slot gives way on routes it has not proven: someone else may be there.
             Some(Found { settled: true, proven: false, .. })
                 if initial.is_some() && datagram.len() >= MIN_INITIAL =>
@@ -187,27 +206,36 @@ impl MeshSocket {
         // While a slot is unsettled that is a handshake packet: a short header may be that of a session whose
         // peer has just moved here, and is no word for a stranger.
         let counts = found.settled || datagram.first().is_some_and(|first| first & 0x80 != 0);
-        if !found.proven
-            && counts
-            && destination_id(datagram, self.ids.cid_len()).is_some_and(|id| self.is_ours(id))
-        {
-            found.proven = true;
-            self.slots.prove(found.slot, entry.route);
+        if counts && let Some(id) = self.own_id(datagram, entry.id) {
+            entry.ours += 1;
+            entry.id = Some(id);
+            if !found.proven {
+                found.proven = true;
+                self.slots.prove(found.slot, entry.route);
+            }
         }
         Some(found.slot)
     }
 
     /// A packet that starts nothing, over a route of nobody's. If an earlier run of this node made its
-    /// connection id, QUIC tells the sender that the connection is gone.
+    /// connection id, QUIC tells the sender that the connection is gone. A connection that lives may have moved:
+    /// its packets are not for QUIC before its peer has proved that it is there.
     fn stray(&self, route: Route, datagram: &[u8]) -> Option<SlotId> {
         let short = datagram.first().is_some_and(|first| first & 0x80 == 0);
-        let id = destination_id(datagram, self.ids.cid_len());
-        let answered = short && datagram.len() >= MIN_STRAY && id.is_some_and(|id| self.is_ours(id));
-        let slot = if answered { self.slots.stray(route) } else { None };
+        let id = self.own_id(datagram, None).filter(|_| short && datagram.len() >= MIN_STRAY);
+        let gone = id.is_some_and(|id| !self.slots.is_in_use(id));
+        let slot = if gone { self.slots.stray(route) } else { None };
         if slot.is_none() {
             self.drops.count(DropReason::UnknownSource);
         }
         slot
+    }
+
+    /// The packet's connection id, if this node chose it, as it did `last`.
+    fn own_id(&self, datagram: &[u8], last: Option<u64>) -> Option<u64> {
+        let bytes = destination_id(datagram, self.ids.cid_len())?;
+        let id = u64::from_be_bytes(bytes.try_into().ok()?);
+        (last == Some(id) || self.is_ours(bytes)).then_some(id)
     }
 
     /// Whether a connection id was chosen by this node, in this run or an earlier one.

@@ -103,12 +103,12 @@ impl MeshSocket {
         let _ = self.send_batch(to, run, stride, false);
     }
 
-    /// Sends QUIC's or the driver's datagrams over a circuit, `segment` bytes each but the last. The only
-    /// error is `WouldBlock`, and then nothing was sent.
-    pub(super) fn send_over(&self, circuit: CircuitId, contents: &[u8], segment: usize) -> io::Result<()> {
+    /// Sends QUIC's or the driver's datagrams over a circuit, `segment` bytes each but the last. False if there is
+    /// no such circuit, or the system refuses some of it. The only error is `WouldBlock`, and then nothing was sent.
+    pub(super) fn send_over(&self, circuit: CircuitId, contents: &[u8], segment: usize) -> io::Result<bool> {
         let Some((to, label)) = self.labels.out(circuit) else {
             self.drops.add(DropReason::UnknownLabel, contents.len().div_ceil(segment));
-            return Ok(());
+            return Ok(false);
         };
         let header = relay_header(label);
         let mut scratch = SCRATCH.take();
@@ -123,8 +123,16 @@ impl MeshSocket {
     }
 
     /// Sends datagrams of `stride` bytes each (the last may be shorter) in as few calls as the system allows.
-    /// With `may_block` a send buffer that is full from the start is an error; else it is a counted drop.
-    fn send_batch(&self, to: SocketAddr, contents: &[u8], stride: usize, may_block: bool) -> io::Result<()> {
+    /// With `may_block` a send buffer that is full from the start is an error; else it is a counted drop. False if the
+    /// system refuses some of it.
+    pub(super) fn send_batch(
+        &self,
+        to: SocketAddr,
+        contents: &[u8],
+        stride: usize,
+        may_block: bool,
+    ) -> io::Result<bool> {
+        let mut taken = true;
         let segments = self.wire(to.is_ipv6()).map_or(1, |w| w.socket.max_transmit_segments());
         let piece = segments.min(MAX_TRANSMIT / stride).max(1) * stride;
         for (i, contents) in contents.chunks(piece).enumerate() {
@@ -133,9 +141,9 @@ impl MeshSocket {
             match self.send_on_wire(&transmit) {
                 Err(e) if may_block && i == 0 => return Err(e),
                 Err(_) => self.drops.add(DropReason::SendBufferFull, contents.len().div_ceil(stride)),
-                Ok(()) => {}
+                Ok(piece) => taken &= piece,
             }
         }
-        Ok(())
+        Ok(taken)
     }
 }

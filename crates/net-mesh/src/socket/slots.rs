@@ -13,6 +13,7 @@
 //! Provisional slots are bounded: past [`MAX_PROVISIONAL`] the oldest that nobody works on is given up,
 //! which at worst costs its handshake. Dialled and adopted ones are as many as the node has sessions.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -21,9 +22,11 @@ use std::time::Duration;
 use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::route::Route;
+use net_mesh_proto::time::Time;
 use tokio::time::Instant;
 
 use super::counters::DropCounters;
+use super::counts::Changed;
 use super::routes::PeerRoutes;
 
 /// Handshakes by strangers in progress at a time. A handshake lasts a few round trips, so this admits
@@ -36,7 +39,11 @@ const MAX_SOURCES: usize = 4;
 
 /// Routes that lead to one settled slot. A session has one in use, some that are being proved, and those
 /// of before; past this the oldest that is not in use makes room.
-const MAX_ACCEPTED: usize = 32;
+pub(super) const MAX_ACCEPTED: usize = 32;
+
+/// Connection ids of this node's that a slot's peer is known to use: QUIC gives out a few for each connection,
+/// and a peer that never migrates uses one of them for long.
+const MAX_IDS: usize = 4;
 
 /// Shortest time between two packets of an earlier run's connections that QUIC gets to answer. QUIC itself
 /// sends stateless resets no faster.
@@ -97,6 +104,8 @@ struct Slot {
     users: usize,
     /// The connection id that leads here, for a slot made by an Initial.
     dcid: Option<Dcid>,
+    /// The connection ids in [`Table::ids`], oldest first.
+    ids: VecDeque<u64>,
     /// For a stranger's slot, while the peer is not authenticated: since when.
     handshake: Option<Instant>,
 }
@@ -109,9 +118,10 @@ struct Source {
 }
 
 /// What is known of the slot that a route leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) slot: SlotId,
+    pub(super) routes: Arc<PeerRoutes>,
     /// Whether the slot's peer has proved that it is at the other end of the route.
     pub(super) proven: bool,
     /// Whether the slot's peer is authenticated.
@@ -123,6 +133,8 @@ struct Table {
     slots: HashMap<SlotId, Slot>,
     by_source: HashMap<Route, Source>,
     by_dcid: HashMap<Dcid, SlotId>,
+    /// Connection ids that this node chose and that the peers of these slots use.
+    ids: HashMap<u64, SlotId>,
     /// Provisional slots, oldest first. May name slots that are gone or settled.
     provisional: VecDeque<SlotId>,
     provisional_len: usize,
@@ -135,12 +147,13 @@ struct Table {
 #[derive(Debug)]
 pub(crate) struct Slots {
     table: RwLock<Table>,
+    changed: Changed,
     drops: Arc<DropCounters>,
 }
 
 impl Slots {
     pub(crate) fn new(drops: Arc<DropCounters>) -> Self {
-        Self { table: RwLock::default(), drops }
+        Self { table: RwLock::default(), changed: Changed::default(), drops }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Table> {
@@ -190,8 +203,9 @@ impl Slots {
     pub(super) fn by_source(&self, route: Route) -> Option<Found> {
         let table = self.read();
         let source = table.by_source.get(&route)?;
-        let settled = table.slots.get(&source.slot)?.settled;
-        Some(Found { slot: source.slot, proven: source.proven, settled })
+        let slot = table.slots.get(&source.slot)?;
+        let (routes, settled) = (Arc::clone(&slot.routes), slot.settled);
+        Some(Found { slot: source.slot, routes, proven: source.proven, settled })
     }
 
     /// Whether `route` is proven to lead to an authenticated peer.
@@ -222,13 +236,13 @@ impl Slots {
             }
         };
         let entry = table.slots.get(&slot)?;
-        let settled = entry.settled;
+        let (routes, settled) = (Arc::clone(&entry.routes), entry.settled);
         let crowded = entry.sources.len() >= MAX_SOURCES && !entry.sources.contains(&route);
         if crowded || !table.add_source(slot, route) {
             self.drops.count(DropReason::TableFull);
             return None;
         }
-        Some(Found { slot, proven: false, settled })
+        Some(Found { slot, routes, proven: false, settled })
     }
 
     /// A packet over `route` carried a connection id that this node chose.
@@ -252,8 +266,8 @@ impl Slots {
             return None;
         }
         table.stray = Some(now);
-        let slot = Slot::new(None);
-        slot.routes.set(route);
+        let slot = Slot::new(STRAY, None);
+        slot.routes.set(route, None);
         table.slots.insert(STRAY, slot);
         Some(STRAY)
     }
@@ -262,6 +276,29 @@ impl Slots {
     pub(crate) fn routes(&self, addr: SocketAddr) -> Option<Arc<PeerRoutes>> {
         let slot = SlotId::of(addr)?;
         self.read().slots.get(&slot).map(|s| Arc::clone(&s.routes))
+    }
+
+    /// Sessions whose counts have changed.
+    pub(super) const fn changed(&self) -> &Changed {
+        &self.changed
+    }
+
+    /// The peer of `slot` uses `id`, which this node chose.
+    pub(super) fn learn(&self, slot: SlotId, id: u64) {
+        let table = &mut *self.write();
+        let Some(entry) = table.slots.get_mut(&slot) else { return };
+        // Who was first has it: a session's packets may come over what is a stranger's route for the moment.
+        if let Entry::Vacant(vacant) = table.ids.entry(id) {
+            vacant.insert(slot);
+            if let Some(oldest) = remember_id(&mut entry.ids, id) {
+                table.ids.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether the peer of a slot uses `id`.
+    pub(super) fn is_in_use(&self, id: u64) -> bool {
+        self.read().ids.contains_key(&id)
     }
 
     /// Handshakes by strangers in progress.
@@ -281,7 +318,11 @@ impl Slots {
         let entry = table.slots.get_mut(&slot)?;
         entry.owner = Some(peer);
         entry.settled = true;
-        entry.routes.settle()
+        let (route, untold) = entry.routes.settle();
+        if untold {
+            self.changed.add(&entry.routes);
+        }
+        route
     }
 
     /// Packets over `route` belong to the settled `slot` from now on. False if another peer's slot has proven
@@ -292,7 +333,7 @@ impl Slots {
 
     /// As [`accept`](Self::accept), and `slot`'s packets go over `route` from now on. The caller knows that
     /// the peer hears this node there, which makes the route proven.
-    pub(super) fn set_route(&self, slot: SlotId, route: Route) -> bool {
+    pub(super) fn set_route(&self, slot: SlotId, route: Route, also: Option<Route>) -> bool {
         let mut table = self.write();
         if !table.accept(slot, route) {
             return false;
@@ -300,8 +341,13 @@ impl Slots {
         if let Some(source) = table.by_source.get_mut(&route) {
             source.proven = true;
         }
+        if let Some(also) = also {
+            table.accept(slot, also);
+        }
         let Some(entry) = table.slots.get(&slot) else { return false };
-        entry.routes.set(route);
+        // A second route that is another peer's is left out: what is lost is a copy.
+        let also = also.filter(|also| table.leads(slot, *also));
+        entry.routes.set(route, also);
         true
     }
 
@@ -326,8 +372,13 @@ impl Slots {
         }
     }
 
-    /// Removes strangers' slots that became no handshake within [`HANDSHAKE_LIMIT`].
-    pub(super) fn sweep(&self) {
+    /// Removes strangers' slots that became no handshake within [`HANDSHAKE_LIMIT`], and frees what sessions keep that
+    /// have sent nothing since `limit`.
+    pub(super) fn sweep(&self, limit: Time) {
+        self.changed.sweep();
+        for slot in self.read().slots.values() {
+            slot.routes.forget_before(limit);
+        }
         let now = Instant::now();
         let mut table = self.write();
         if table.stray.is_some_and(|last| now - last > STRAY_INTERVAL) {
@@ -346,14 +397,15 @@ impl Slots {
 }
 
 impl Slot {
-    fn new(dcid: Option<Dcid>) -> Self {
+    fn new(id: SlotId, dcid: Option<Dcid>) -> Self {
         Self {
-            routes: Arc::default(),
+            routes: Arc::new(PeerRoutes::new(id)),
             sources: Vec::new(),
             owner: None,
             settled: false,
             users: 0,
             dcid,
+            ids: VecDeque::new(),
             handshake: dcid.map(|_| Instant::now()),
         }
     }
@@ -363,11 +415,15 @@ impl Table {
     fn create(&mut self, dcid: Option<Dcid>) -> SlotId {
         let id = SlotId(self.next);
         self.next += 1;
-        self.slots.insert(id, Slot::new(dcid));
+        self.slots.insert(id, Slot::new(id, dcid));
         if let Some(dcid) = dcid {
             self.by_dcid.insert(dcid, id);
         }
         id
+    }
+
+    fn leads(&self, slot: SlotId, route: Route) -> bool {
+        self.by_source.get(&route).is_some_and(|source| source.slot == slot)
     }
 
     /// The slot that has more right to `route` than whoever comes next.
@@ -391,7 +447,8 @@ impl Table {
 
     fn accept(&mut self, slot: SlotId, route: Route) -> bool {
         let Some(entry) = self.slots.get(&slot) else { return false };
-        let (owner, used) = (entry.owner, entry.routes.chosen());
+        let (owner, used) = (entry.owner, entry.routes.lines());
+        let in_use = |r: Route| used.is_some_and(|lines| lines.route == r || lines.also == Some(r));
         match self.by_source.get(&route).copied() {
             Some(source) if source.slot == slot => return true,
             Some(source) if source.proven => {
@@ -402,10 +459,19 @@ impl Table {
                     return false;
                 }
             }
+            // An attempt to reach somebody else there has begun, and will end.
+            Some(source)
+                if self
+                    .slots
+                    .get(&source.slot)
+                    .is_some_and(|s| !s.settled && s.owner.is_some_and(|o| Some(o) != owner)) =>
+            {
+                return false;
+            }
             _ => {}
         }
         let oldest =
-            entry.sources.iter().find(|r| entry.sources.len() >= MAX_ACCEPTED && Some(**r) != used).copied();
+            entry.sources.iter().find(|r| entry.sources.len() >= MAX_ACCEPTED && !in_use(**r)).copied();
         if let Some(oldest) = oldest {
             self.unpoint(oldest);
         }
@@ -449,6 +515,9 @@ impl Table {
             if let Some(dcid) = entry.dcid {
                 self.by_dcid.remove(&dcid);
             }
+            for id in entry.ids {
+                self.ids.remove(&id);
+            }
         }
     }
 
@@ -470,6 +539,12 @@ impl Table {
         self.remove(oldest);
         true
     }
+}
+
+/// Adds one of a slot's connection ids; returns the one that made room for it.
+pub(super) fn remember_id(ids: &mut VecDeque<u64>, id: u64) -> Option<u64> {
+    ids.push_back(id);
+    if ids.len() > MAX_IDS { ids.pop_front() } else { None }
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ async fn what_never_becomes_a_handshake_is_swept_away() {
     slots.settle(held, NodeId([1; 32]));
     slots.by_initial(b"junk....", addr(2)).unwrap();
     tokio::time::advance(HANDSHAKE_LIMIT + Duration::from_millis(1)).await;
-    slots.sweep();
+    slots.sweep(Time::ZERO);
     assert_eq!(slots.provisional(), 0);
     assert!(slots.by_source(addr(2)).is_none());
     assert!(slots.by_source(addr(1)).is_some());
@@ -177,15 +177,15 @@ fn a_session_changes_its_route_and_still_hears_the_old_one() {
     let slots = slots();
     let circuit = Route::Relayed(CircuitId(1));
     let session = settled(&slots, 1, &[circuit]);
-    assert!(slots.set_route(session, addr(1)));
+    assert!(slots.set_route(session, addr(1), None));
     assert_eq!(slots.routes(session.addr()).unwrap().chosen(), Some(addr(1)));
     assert!(slots.is_session(addr(1)));
     assert_eq!(slots.by_source(circuit).unwrap().slot, session);
     let other = settled(&slots, 2, &[addr(2)]);
-    assert!(!slots.set_route(other, addr(1)));
+    assert!(!slots.set_route(other, addr(1), None));
     assert_eq!(slots.routes(other.addr()).unwrap().chosen(), Some(addr(2)));
     slots.release(session);
-    assert!(!slots.set_route(session, addr(5)), "it is gone");
+    assert!(!slots.set_route(session, addr(5), None), "it is gone");
     assert!(slots.by_source(addr(5)).is_none());
 }
 
@@ -195,7 +195,7 @@ fn a_connection_takes_over_the_route_of_another_one_with_the_same_peer() {
     let relayed = settled(&slots, 1, &[Route::Relayed(CircuitId(1))]);
     let direct = settled(&slots, 1, &[addr(1)]);
     assert_ne!(relayed, direct);
-    assert!(slots.set_route(relayed, addr(1)));
+    assert!(slots.set_route(relayed, addr(1), None));
     assert_eq!(slots.by_source(addr(1)).unwrap().slot, relayed);
 }
 
@@ -203,12 +203,50 @@ fn a_connection_takes_over_the_route_of_another_one_with_the_same_peer() {
 fn the_routes_a_session_has_had_are_bounded_and_the_one_in_use_stays() {
     let slots = slots();
     let session = settled(&slots, 1, &[addr(1)]);
-    for n in 2..100 {
+    assert!(slots.accept(session, addr(2)));
+    assert!(slots.set_route(session, addr(1), Some(addr(3))));
+    for n in 4..100 {
         assert!(slots.accept(session, addr(n)));
     }
     let known = (1..100).filter(|n| slots.by_source(addr(*n)).is_some()).count();
     assert_eq!(known, MAX_ACCEPTED);
     assert!(slots.by_source(addr(1)).is_some());
     assert!(slots.by_source(addr(2)).is_none());
+    assert!(slots.by_source(addr(3)).is_some(), "copies go there");
     assert!(slots.by_source(addr(99)).is_some());
+}
+
+#[test]
+fn a_dial_of_somebody_else_keeps_its_route_until_it_ends() {
+    let slots = slots();
+    let session = settled(&slots, 1, &[addr(1)]);
+    let dial = slots.dial(Some(node(2)), &[addr(2)]).unwrap();
+    assert!(!slots.accept(session, addr(2)));
+    assert!(!slots.set_route(session, addr(2), None));
+    assert!(slots.set_route(session, addr(1), Some(addr(2))), "what is lost is a copy");
+    assert_eq!(slots.routes(session.addr()).unwrap().lines().unwrap().also, None);
+    assert_eq!(slots.by_source(addr(2)).unwrap().slot, dial);
+    slots.release(dial);
+    assert!(slots.accept(session, addr(2)));
+    let same = slots.dial(Some(node(1)), &[addr(3)]).unwrap();
+    assert!(slots.accept(session, addr(3)), "its own peer's");
+    assert_eq!(slots.by_source(addr(3)).unwrap().slot, session);
+    slots.release(same);
+}
+
+#[test]
+fn the_connection_ids_of_a_slot_are_bounded_and_end_with_it() {
+    let slots = slots();
+    let (a, b) = (settled(&slots, 1, &[addr(1)]), settled(&slots, 2, &[addr(2)]));
+    for id in 0..10 {
+        slots.learn(a, id);
+    }
+    assert_eq!((0..10).filter(|id| slots.is_in_use(*id)).count(), MAX_IDS);
+    slots.learn(b, 9);
+    slots.learn(b, 10);
+    slots.release(b);
+    assert!(slots.is_in_use(9), "it was another's first");
+    assert!(!slots.is_in_use(10));
+    slots.release(a);
+    assert!((0..11).all(|id| !slots.is_in_use(id)));
 }

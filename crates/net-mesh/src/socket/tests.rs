@@ -1,8 +1,10 @@
 //! What the mesh socket promises. Here: telling datagrams apart.
 
 mod any_buffer;
+mod counting;
 mod polling;
 mod relaying;
+mod replaying;
 
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
@@ -32,7 +34,16 @@ struct Recorder {
     /// Rounds of receiving to come; each fills as many buffers as it has entries.
     rounds: Mutex<VecDeque<Vec<Arrival>>>,
     full: AtomicBool,
+    /// Where nothing can be sent, and why.
+    refused: Mutex<Option<(SocketAddr, io::ErrorKind)>>,
     segments: AtomicUsize,
+}
+
+impl Recorder {
+    /// Sending to `addr` fails from now on.
+    fn refuses(&self, addr: SocketAddr, error: io::ErrorKind) {
+        *self.refused.lock().unwrap() = Some((addr, error));
+    }
 }
 
 impl AsyncUdpSocket for Recorder {
@@ -42,6 +53,11 @@ impl AsyncUdpSocket for Recorder {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         if self.full.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if let Some((to, error)) = *self.refused.lock().unwrap()
+            && to == transmit.destination
+        {
+            return Err(error.into());
         }
         self.sent.lock().unwrap().push(Sent {
             to: transmit.destination,
@@ -326,4 +342,24 @@ async fn packets_of_an_earlier_run_reach_quic_so_that_it_can_say_so_but_not_many
     }
     assert!(bench.socket.slots().by_source(Route::Direct(peer())).is_none());
     assert_eq!(bench.drops.of(DropReason::UnknownSource), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn packets_of_a_live_session_from_a_new_address_are_dropped_and_never_answered() {
+    let bench = bench();
+    let (old, new) = (Route::Direct(peer()), SocketAddr::from(([198, 51, 100, 1], 4999)));
+    let slot = bench.session(old, 1);
+    let packet = [&[0x41], &our_id()[..], &[0; 21]].concat();
+    assert_eq!(bench.receive(peer(), 30, &packet), (packet.clone(), slot.addr()));
+    for _ in 0..5 {
+        tokio::time::advance(std::time::Duration::from_millis(21)).await;
+        assert!(bench.receive(new, 30, &packet).0.is_empty(), "QUIC would not, but must not have to know");
+    }
+    assert_eq!(bench.drops.of(DropReason::UnknownSource), 5);
+    assert!(bench.socket.accept(slot, Route::Direct(new)));
+    assert_eq!(bench.receive(new, 30, &packet), (packet.clone(), slot.addr()));
+    bench.socket.slots().release(slot);
+    let (left, from) = bench.receive(new, 30, &packet);
+    assert_eq!(left, packet, "now it is a packet of a session that is gone");
+    assert_ne!(from, slot.addr());
 }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use net_mesh::net::Network;
+use futures_util::stream;
+use net_mesh::net::{Change, Changes, Network};
 use net_mesh::{Identity, IdentityError, MeshSecret, NodeKey};
 use net_mesh_proto::nat::NatClass;
 use net_mesh_proto::rng::Rng;
@@ -124,5 +125,12 @@ impl Network for HostNetwork {
 
     fn ips(&self) -> Vec<IpAddr> {
         self.0.ips()
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        Some(Box::pin(stream::unfold(self.0.changes(), |mut told| async {
+            told.changed().await.ok()?;
+            Some((Change::Unknown, told))
+        })))
     }
 }

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod faults;
 pub(crate) mod line;
 pub(crate) mod mesh;
 pub(crate) mod net;
@@ -7,6 +8,7 @@ pub(crate) mod node;
 pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod reach;
+pub(crate) mod stream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;

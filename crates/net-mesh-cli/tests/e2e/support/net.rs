@@ -62,6 +62,7 @@ pub(crate) struct Net {
 }
 
 /// A host of a [`Net`].
+#[derive(Clone)]
 pub(crate) struct Host {
     pub(crate) name: String,
     device: Device,
@@ -105,6 +106,26 @@ impl Net {
         let isp = host.routers.last().unwrap();
         self.lines.push(Line::through(isp, quality));
         host
+    }
+
+    /// A host with two uplinks, `eth0` and `eth1`, each behind a NAT and on a line of its own.
+    pub(super) fn two_uplinks(&mut self, name: &str, nat: Nat, quality: Quality) -> Host {
+        let uplink = |net: &mut Self, n: u64| {
+            let isp = net.public_router(&format!("isp{n}-{name}"), Firewall::None);
+            net.lines.push(Line::through(&isp, Quality { seed: quality.seed + n, ..quality }));
+            let home = net.lab.add_router(&format!("nat{n}-{name}")).upstream(isp.id()).nat(nat);
+            (net.build(home), isp)
+        };
+        let (first, isp) = uplink(self, 0);
+        let (second, second_isp) = uplink(self, 1);
+        let device = self.device(name, &[&first, &second]);
+        let outside = first.uplink_ip().unwrap().into();
+        Host { name: name.into(), device, outside, routers: vec![first, second, second_isp, isp] }
+    }
+
+    /// Lets the lab do something.
+    pub(super) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 
     /// Two hosts in one home network, behind a port-restricted NAT that does not turn around what they send
@@ -219,7 +240,7 @@ fn address(device: &Device) -> IpAddr {
 }
 
 /// Runs `ip` of iproute2.
-pub(super) fn ip(place: &Place, arguments: &[&str]) -> String {
+pub(crate) fn ip(place: &Place, arguments: &[&str]) -> String {
     let mut command = Command::new(program("ip", "iproute2"));
     command.args(arguments);
     run(place, command).ok(&format!("ip {}", arguments.join(" ")))
@@ -282,6 +303,21 @@ impl Host {
             };
             ip(&self.place(), &["addr", "add", &addr, "dev", "eth0"]);
         }
+    }
+
+    /// The router next to it.
+    pub(super) fn home(&self) -> &Router {
+        &self.routers[0]
+    }
+
+    /// The router that carries what it sends to the public network.
+    pub(super) fn provider(&self) -> &Router {
+        self.routers.last().unwrap()
+    }
+
+    /// The address of the router on an interface.
+    pub(super) fn gateway(&self, interface: usize) -> String {
+        self.routers[interface].downstream_gw().unwrap().to_string()
     }
 
     pub(crate) fn place(&self) -> Place {

@@ -25,10 +25,9 @@ mod tests;
 mod transfer_tests;
 
 use std::any::Any;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use net_mesh_proto::node::Switch;
 use net_mesh_proto::route::Route;
@@ -45,12 +44,12 @@ const INITIAL_WINDOW: u64 = 12_000;
 /// substitutes; older ones are most likely gone.
 const MAX_SAVED: usize = 4;
 
-/// How long what is known of a route is believed while the connection is elsewhere. A window that has not
-/// been used for five minutes counts as unknown (RFC 7661 §4.4.3).
-const SAVED_FOR: Duration = Duration::from_secs(300);
+/// By which a connection's controller is told of its route. Clones stand for the same connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Congestion(Arc<Shared>);
 
-/// The congestion state of one connection, as the session sees it, and QUIC's factory for its controller.
-pub(crate) struct Congestion {
+#[derive(Debug, Default)]
+struct Shared {
     /// Counts changes of route. What changed is in `target`, which knows its own epoch.
     epoch: AtomicU64,
     target: Mutex<Target>,
@@ -74,50 +73,50 @@ struct Change {
 }
 
 impl Congestion {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { epoch: AtomicU64::new(0), target: Mutex::default() })
+    /// What makes the connection's controller.
+    pub(super) fn factory(&self) -> Arc<dyn ControllerFactory + Send + Sync> {
+        Arc::new(Factory(Arc::clone(&self.0)))
     }
 
     /// The connection was set up over `route`: what is known belongs to it.
-    pub(crate) fn settle(&self, route: Route) {
-        self.target().first = Some(route);
+    pub(super) fn begin(&self, route: Route) {
+        self.0.target().first = Some(route);
     }
 
-    /// The connection travels over `route` from now on. True if that begins a new epoch.
-    pub(crate) fn switched(&self, now: Instant, route: Route, switch: Switch) -> bool {
+    /// The connection travels over `route` from now on. True if that begins a new epoch, which QUIC must be made to
+    /// notice.
+    pub(super) fn switch(&self, now: Instant, route: Route, switch: Switch) -> bool {
         let planned = match switch {
             Switch::Keep => return false,
             Switch::Planned => true,
             Switch::Urgent => false,
         };
-        let mut target = self.target();
+        let mut target = self.0.target();
         target.epoch += 1;
         target.change = Some(Change { route, planned, at: now });
-        self.epoch.store(target.epoch, Ordering::Release);
+        self.0.epoch.store(target.epoch, Ordering::Release);
         true
     }
+}
 
+impl Shared {
     fn target(&self) -> MutexGuard<'_, Target> {
         self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Congestion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Congestion").field(&*self.target()).finish()
-    }
-}
+struct Factory(Arc<Shared>);
 
-impl ControllerFactory for Congestion {
+impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
-        Box::new(RouteController::new(self, now, mtu))
+        Box::new(RouteController::new(Arc::clone(&self.0), now, mtu))
     }
 }
 
 /// What QUIC takes for its controller.
 #[derive(Clone)]
 struct RouteController {
-    shared: Arc<Congestion>,
+    shared: Arc<Shared>,
     /// The epoch that `current` is of.
     seen: u64,
     /// The route that `current` is of, once there has been a change.
@@ -130,7 +129,7 @@ struct RouteController {
 }
 
 impl RouteController {
-    fn new(shared: Arc<Congestion>, now: Instant, mtu: u16) -> Self {
+    fn new(shared: Arc<Shared>, now: Instant, mtu: u16) -> Self {
         Self {
             shared,
             seen: 0,
@@ -151,11 +150,13 @@ impl RouteController {
     fn arrival(&self, from: Option<Route>, change: Change) -> Option<RouteState> {
         if from == Some(change.route) {
             // There and back again without a packet between, or the same route after a failure.
-            return (!change.planned).then(|| self.current.resumed(change.at));
+            let fresh = || RouteState::new(change.at, INITIAL_WINDOW, self.mtu);
+            return (!change.planned).then(|| self.current.resumed(change.at).unwrap_or_else(fresh));
         }
         let saved = self.saved.iter().find(|(route, _)| *route == change.route);
-        if let Some((_, state)) = saved.filter(|(_, state)| state.absent(change.at) < SAVED_FOR) {
-            return Some(state.resumed(change.at));
+        let saved = saved.and_then(|(_, state)| state.resumed(change.at));
+        if saved.is_some() {
+            return saved;
         }
         let upgrade =
             change.planned && matches!((from, change.route), (Some(Route::Relayed(_)), Route::Direct(_)));

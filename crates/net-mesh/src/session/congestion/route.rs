@@ -12,6 +12,10 @@ use super::hystart::HyStart;
 /// Datagrams at the least that may be in flight (RFC 9002 §7.2).
 const MIN_DATAGRAMS: u64 = 2;
 
+/// How long what is known of a route is believed while the connection is elsewhere. A window that has not been
+/// used for five minutes counts as unknown (RFC 7661 §4.4.3).
+const SAVED_FOR: Duration = Duration::from_secs(300);
+
 /// Cubic with HyStart++, whose clock stands still while the connection travels elsewhere: growth follows the
 /// time since the last loss, and time spent elsewhere has proven nothing.
 #[derive(Clone, Debug)]
@@ -62,18 +66,23 @@ impl RouteState {
     }
 
     /// How long the connection has been elsewhere; zero where it travels here.
-    pub(super) fn absent(&self, now: Instant) -> Duration {
+    fn absent(&self, now: Instant) -> Duration {
         self.left.map_or(Duration::ZERO, |left| now.saturating_duration_since(left))
     }
 
-    /// The connection travels here again, from now on. What it sent elsewhere is none of this route's business.
+    /// The connection travels here again, from now on; what it sent elsewhere is none of this route's business.
+    /// `None` where a newcomer's window says more than this one: it has not been used for too long, or it had
+    /// collapsed, as on a route that was dying.
     ///
     /// The route's pipe is empty, and QUIC knows the round trip of another one: the whole window would leave in
     /// a burst, of which a queue may drop what the pipe would have held. So half of it comes first (but never
     /// less than any newcomer has), and the other half as the first is acknowledged.
-    pub(super) fn resumed(&self, now: Instant) -> Self {
+    pub(super) fn resumed(&self, now: Instant) -> Option<Self> {
+        if self.absent(now) >= SAVED_FOR || self.cubic.window() < INITIAL_WINDOW {
+            return None;
+        }
         let released = Some((self.cubic.window() / 2).max(INITIAL_WINDOW));
-        Self { away: self.away + self.absent(now), left: None, released, ..self.clone() }
+        Some(Self { away: self.away + self.absent(now), left: None, released, ..self.clone() })
     }
 
     /// The connection has come here; packets are of at most `mtu` bytes.

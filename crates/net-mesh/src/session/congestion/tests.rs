@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use net_mesh_proto::route::CircuitId;
 use proptest::prelude::*;
@@ -76,7 +77,7 @@ fn estimate() -> &'static RttEstimator {
 
 /// QUIC's part: which packets are in flight.
 struct Quic {
-    shared: Arc<Congestion>,
+    congestion: Congestion,
     cc: RouteController,
     now: Instant,
     number: u64,
@@ -88,10 +89,10 @@ struct Quic {
 
 impl Quic {
     fn on(route: Route) -> Self {
-        let (shared, now) = (Congestion::new(), Instant::now());
-        let cc = RouteController::new(Arc::clone(&shared), now, 1200);
-        shared.settle(route);
-        Self { shared, cc, now, number: 0, flying: BTreeMap::new(), stale: None }
+        let (congestion, now) = (Congestion::default(), Instant::now());
+        let cc = RouteController::new(Arc::clone(&congestion.0), now, 1200);
+        congestion.begin(route);
+        Self { congestion, cc, now, number: 0, flying: BTreeMap::new(), stale: None }
     }
 
     fn in_flight(&self) -> u64 {
@@ -170,7 +171,7 @@ impl Quic {
     }
 
     fn switch(&mut self, route: Route, switch: Switch) {
-        if self.shared.switched(self.now, route, switch) {
+        if self.congestion.switch(self.now, route, switch) {
             self.stale = Some(self.number);
         }
     }
@@ -306,6 +307,25 @@ fn a_window_is_forgotten_after_five_minutes_elsewhere_and_after_four_other_route
     assert!(back_after(Duration::from_secs(290), 4) > 5 * INITIAL_WINDOW);
     assert_eq!(back_after(Duration::from_secs(301), 1), INITIAL_WINDOW);
     assert_eq!(back_after(Duration::ZERO, 5), INITIAL_WINDOW);
+}
+
+#[test]
+fn a_route_whose_window_had_collapsed_begins_anew() {
+    for back in [direct(1), relay(1)] {
+        let mut quic = Quic::on(direct(1));
+        quic.fill(100_000);
+        quic.now += 20 * RTT;
+        let count = quic.flying.len();
+        quic.acked(usize::MAX, true, |i| i == count - 1);
+        assert_eq!(quic.cc.window(), 2 * MTU);
+        if back == relay(1) {
+            quic.switch(back, Switch::Urgent);
+            quic.round();
+        }
+        quic.switch(direct(1), Switch::Urgent);
+        quic.fill(1);
+        assert_eq!(quic.cc.current.window(), INITIAL_WINDOW);
+    }
 }
 
 #[test]

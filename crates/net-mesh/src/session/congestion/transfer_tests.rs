@@ -80,15 +80,18 @@ struct Half {
 }
 
 impl Half {
-    fn new(end: &End, slot: SlotId, connection: Connection, congestion: Option<Arc<Congestion>>) -> Self {
+    fn new(end: &End, slot: SlotId, connection: Connection, congestion: Option<Congestion>) -> Self {
         let peer = peer_of(&connection).unwrap();
         let route = end.socket.slots().settle(slot, peer).unwrap();
-        let link = congestion.map(|c| Link::new(ConnId(1), peer, slot, route, connection.clone(), c));
+        let link = congestion.map(|congestion| {
+            congestion.begin(route);
+            Link::new(ConnId(1), peer, slot, route, (connection.clone(), congestion))
+        });
         Self { connection, slot, link }
     }
 
     fn switch(&self, end: &End, route: Route, switch: Switch) {
-        assert!(end.socket.set_route(self.slot, route));
+        assert!(end.socket.set_route(self.slot, route, None));
         if let Some(link) = &self.link {
             link.switched(route, switch);
         }
@@ -206,9 +209,9 @@ fn circuit(a: &End, relay: &End, b: &End) {
 type Factory = Arc<dyn ControllerFactory + Send + Sync>;
 
 async fn connect(a: &End, b: &End, route: Route, ours: bool) -> [Half; 2] {
-    let states = [(); 2].map(|()| ours.then(Congestion::new));
+    let states = [(); 2].map(|()| ours.then(Congestion::default));
     let factories = states.clone().map(|state| match state {
-        Some(state) => state as Factory,
+        Some(state) => state.factory(),
         None => Arc::new(CubicConfig::default()),
     });
     let [(slot, connection), (accepted, peer)] = connect_with(a, b, route, factories).await;
@@ -219,14 +222,16 @@ async fn connect(a: &End, b: &End, route: Route, ours: bool) -> [Half; 2] {
 async fn connect_with(a: &End, b: &End, route: Route, factories: [Factory; 2]) -> [(SlotId, Connection); 2] {
     let [here, there] = factories.map(config::transport);
     let slot = a.socket.slots().dial(Some(b.identity.node_id()), &[route]).unwrap();
-    let config = config::client(&a.identity, Some(b.identity.node_id()), here).unwrap();
+    let mut config = config::client(&a.identity, Some(b.identity.node_id()), &Congestion::default()).unwrap();
+    config.transport_config(here);
     let connecting = a.endpoint.connect_with(config, slot.addr(), "mesh").unwrap();
-    let server = config::server(&b.identity).unwrap();
+    let mut server = config::server(&b.identity).unwrap();
+    server.transport_config(there);
     let accepting = async {
         let incoming = b.endpoint.accept().await.unwrap();
         let slot = SlotId::of(incoming.remote_address()).unwrap();
         assert!(b.socket.slots().hold(slot));
-        (slot, incoming.accept_with(config::accepting(&server, there)).unwrap().await.unwrap())
+        (slot, incoming.accept_with(Arc::new(server)).unwrap().await.unwrap())
     };
     let (connection, (accepted, peer)) = tokio::join!(connecting, accepting);
     [(slot, connection.unwrap()), (accepted, peer)]

@@ -184,7 +184,7 @@ fn headers_never_make_a_batch_larger_than_the_system_takes() {
 fn frames_of_ours_travel_over_circuits_too() {
     let mut bench = bench();
     bench.socket.apply(end(5, addr(1), 1, 6));
-    bench.socket.send_frame(circuit(1), b"\x81ping");
+    assert!(bench.socket.send_frame(circuit(1), b"\x81ping"));
     assert_eq!(bench.sent(), [Sent { to: addr(1), segment: None, bytes: frame(6, b"\x81ping") }]);
     bench.arrive(vec![(addr(1), 14, run(5, &[b"\x82pong", b"\x80nest", b"\x00stun", b"\x10what"]))]);
     assert_eq!(bench.poll(), None);
@@ -193,7 +193,7 @@ fn frames_of_ours_travel_over_circuits_too() {
     assert!(bench.inbox.try_recv().is_err(), "STUN says where a datagram came from, and this one did not");
     assert_eq!(bench.drops.of(DropReason::UnknownFrame), 1);
     assert_eq!(bench.drops.of(DropReason::UnknownFirstByte), 2);
-    bench.socket.send_frame(circuit(2), b"\x81ping");
+    assert!(!bench.socket.send_frame(circuit(2), b"\x81ping"));
     assert!(bench.sent().is_empty());
     assert_eq!(bench.drops.of(DropReason::UnknownLabel), 1);
 }
@@ -234,16 +234,37 @@ async fn frames_without_a_label_are_kept_for_members_only_few_and_not_for_long()
     assert_eq!(bench.poll(), None);
     assert_eq!(bench.drops.of(DropReason::UnknownLabel), 2, "from a stranger");
     for _ in 0..3 {
-        bench.arrive(vec![(addr(1), 12, run(5, &[&b"Abc"[..]; 30]))]);
+        bench.arrive(vec![(addr(1), 12, run(5, &[&b"Abc"[..]; 10]))]);
     }
     assert_eq!(bench.poll(), None);
-    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 2 + 26, "64 are kept of 90");
+    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 2 + 14, "16 are kept of 30");
     tokio::time::advance(Duration::from_millis(251)).await;
     bench.socket.sweep();
-    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 2 + 90);
+    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 2 + 30);
     bench.socket.apply(forward(5, addr(1), addr(3), 9));
     assert!(bench.sent().is_empty());
-    bench.arrive(vec![(addr(1), 60_000, frame(6, &[0; 59_991])), (addr(1), 60_000, frame(6, &[0; 59_991]))]);
+    bench.arrive(vec![(addr(1), 15_000, frame(6, &[0; 14_991])), (addr(1), 15_000, frame(6, &[0; 14_991]))]);
     assert_eq!(bench.poll(), None);
-    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 2 + 90 + 1, "102400 bytes are kept of 120000");
+    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 2 + 30 + 1, "25600 bytes are kept of 30000");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_whose_label_never_comes_takes_no_room_from_the_others() {
+    let bench = bench();
+    for n in 1..=6 {
+        bench.session(Route::Direct(addr(n)), n);
+    }
+    for n in [1, 1, 1, 1, 2, 3, 4] {
+        bench.arrive(vec![(addr(n), 12, run(n.into(), &[&b"Abc"[..]; 16]))]);
+    }
+    assert_eq!(bench.poll(), None);
+    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 3 * 16);
+    bench.arrive(vec![(addr(5), 12, run(5, &[&b"Abc"[..]; 16]))]);
+    assert_eq!(bench.poll(), None);
+    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 4 * 16, "all of them together are bounded too");
+    bench.socket.apply(forward(2, addr(2), addr(9), 12));
+    assert_eq!(bench.sent().iter().map(|sent| sent.bytes.len()).sum::<usize>(), 16 * 12);
+    bench.arrive(vec![(addr(5), 12, run(5, &[&b"Abc"[..]; 16]))]);
+    assert_eq!(bench.poll(), None);
+    assert_eq!(bench.drops.of(DropReason::UnknownLabel), 4 * 16, "there is room again");
 }
