@@ -42,7 +42,7 @@ const SHARE: usize = 64;
 /// noticed; nothing is looked at while nothing passes.
 const SAMPLE: Duration = Duration::from_millis(10);
 
-/// Routes looked at in one turn.
+/// Routes looked at in one go.
 const SAMPLES: usize = 256;
 
 /// Something that happened.
@@ -141,7 +141,6 @@ impl Driver {
                 () = stop.notified() => break,
                 () = wake => {}
                 () = sample => self.sample(),
-                () = socket.traffic(), if sample_at.is_none() => self.sample_at = Some(self.sampled + SAMPLE),
                 _ = tick.tick() => {
                     self.tick();
                     if !watch.is_told() {
@@ -149,6 +148,7 @@ impl Driver {
                     }
                 }
                 kinds = watch.changed() => self.network_told(&kinds),
+                () = socket.traffic(), if sample_at.is_none() => self.sample_at = Some(self.sampled + SAMPLE),
                 () = subscriptions.subscriptions.notified() => {
                     let channels = self.shared.hub.subscribed();
                     self.handle(Input::Command(Command::Subscriptions(channels)));
@@ -175,8 +175,12 @@ impl Driver {
             let Ok(signal) = self.signals.try_recv() else { break };
             self.signal(signal);
         }
+        let due = self.sample_at.is_some_and(|at| at <= Instant::now());
+        let timer = self.shared.node().poll_timeout().is_some_and(|d| d.at <= self.shared.now());
         // The two ends of a route compare their counts: a frame is told after what came before it.
-        self.sample();
+        if due || timer || !self.inbox.is_empty() {
+            self.sample();
+        }
         for _ in 0..SHARE {
             let Ok(datagram) = self.inbox.try_recv() else { break };
             self.datagram(&datagram);
@@ -190,9 +194,16 @@ impl Driver {
 
     /// Tells the node what has passed over the routes of busy sessions.
     fn sample(&mut self) {
-        for (slot, route, traffic) in self.shared.socket.sample(SAMPLES) {
-            for conn in self.conns.get(&slot).into_iter().flatten() {
-                self.handle(Input::Traffic { conn: *conn, route, traffic });
+        loop {
+            let samples = self.shared.socket.sample(SAMPLES);
+            let all = samples.len() < SAMPLES;
+            for (slot, route, traffic) in samples {
+                for conn in self.conns.get(&slot).into_iter().flatten() {
+                    self.handle(Input::Traffic { conn: *conn, route, traffic });
+                }
+            }
+            if all {
+                break;
             }
         }
         (self.sample_at, self.sampled) = (None, Instant::now());
@@ -293,6 +304,11 @@ impl Driver {
             Output::Dial { dial, peer, routes } => {
                 let task = tokio::spawn(Arc::clone(&self.sessions).dial(dial, peer, routes));
                 self.dials.insert(dial, task.abort_handle());
+            }
+            Output::GiveUp { conn } => {
+                if let Some(link) = self.links.get(&conn) {
+                    link.close_silent();
+                }
             }
             Output::CloseConnection { conn } => {
                 if let Some(link) = self.links.get(&conn) {

@@ -218,6 +218,12 @@ impl Detector {
         self.answered
     }
 
+    /// Whether a probe is late.
+    #[must_use]
+    pub fn has_late(&self) -> bool {
+        self.flight.iter().any(|probe| probe.late)
+    }
+
     /// Whether the last thing known of it is an answer that came after it fell under suspicion: it is coming back.
     #[must_use]
     pub fn is_stirring(&self) -> bool {

@@ -99,6 +99,10 @@ impl Odds {
     }
 }
 
+/// Reports of at least so many packets, so many in a row by which less than half of them arrived, are more than chance.
+const HALF_OF: u32 = 12;
+const HALVES: u32 = 3;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Piece {
     number: u64,
@@ -113,13 +117,15 @@ pub struct Delivery {
     pieces: [Piece; PIECES],
     /// Packets sent since one last arrived.
     none_of: u32,
+    /// Reports in a row by which less than half arrived.
+    halves: u32,
 }
 
 impl Delivery {
     /// Nothing is known.
     #[must_use]
     pub const fn new() -> Self {
-        Self { last: None, pieces: [Piece { number: 0, sent: 0, arrived: 0 }; PIECES], none_of: 0 }
+        Self { last: None, pieces: [Piece { number: 0, sent: 0, arrived: 0 }; PIECES], none_of: 0, halves: 0 }
     }
 
     /// One end had sent `sent` packets in all when the other had received `received`. Counts are of 32 bits, and wrap.
@@ -139,18 +145,22 @@ impl Delivery {
             piece.sent = piece.sent.saturating_add(sent);
             piece.arrived = piece.arrived.saturating_add(arrived);
         }
+        if sent >= HALF_OF {
+            self.halves = if 2 * arrived < sent { self.halves.saturating_add(1) } else { 0 };
+        }
         self.none_of = if arrived > 0 { 0 } else { self.none_of.saturating_add(sent) };
     }
 
-    /// Whether nothing arrives, though much was sent.
+    /// Whether nothing arrives, though much was sent, or hardly anything: where only small packets pass,
+    /// acknowledgements still do.
     #[must_use]
     pub const fn is_nothing(&self) -> bool {
-        self.none_of >= NONE_OF
+        self.none_of >= NONE_OF || self.halves >= HALVES
     }
 
     /// Forgets that nothing arrived: it was acted on.
     pub const fn forgive(&mut self) {
-        self.none_of = 0;
+        (self.none_of, self.halves) = (0, 0);
     }
 
     /// The share that was usually lost in the last seconds, in parts of a thousand; `None` if too little was sent.

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::{ConnId, DialId, Direction, GATHER_RTTS, Node};
 use crate::id::NodeId;
+use crate::liveness::Health;
 use crate::route::Route;
 use crate::time::Time;
 
@@ -70,7 +71,8 @@ impl Node {
     /// The record names the sessions there are, and classification knows how near they are.
     pub(super) fn update_links(&mut self, now: Time) {
         let milliseconds = |rtt: Duration| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX);
-        let straight = self.arbiter.sessions().filter(|s| s.route.direct().is_some());
+        let works = |peer: &NodeId| self.reach.paths.health(peer) != Some(Health::Failed);
+        let straight = self.arbiter.sessions().filter(|s| s.route.direct().is_some() && works(&s.peer));
         let links = straight.map(|s| (s.peer, milliseconds(s.rtt))).collect();
         self.membership.set_links(now, links);
         self.reach.changed();

@@ -16,6 +16,9 @@ use crate::time::Time;
 /// How long the side that does not keep the circuits of a session leaves it to the other to replace one.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long the other side waits: many may lose their way at once, and are helped in turn.
+const SOON: Duration = Duration::from_millis(1);
+
 /// Addresses from a peer's record tried at a time for a session whose way may have gone: those of two families, inside
 /// and outside.
 const CANDIDATES: usize = 4;
@@ -40,20 +43,24 @@ impl Node {
                     // What it took to find this way may be worth doing again.
                     self.for_rendezvous(|rendezvous| rendezvous.member_changed(now, peer));
                 }
+                if route.direct().is_some() && (health == Health::Failed || health == Health::Healthy) {
+                    self.links_at.get_or_insert(now);
+                }
                 self.tell(Event::Health { peer, route, health, evidence });
             }
             path::Event::Rebound => self.for_traversal(|traversal| traversal.rebound(now)),
             path::Event::Issue { peer, issue } => self.tell(Event::Issue { peer, issue }),
             path::Event::Standby { peer, .. } => {
-                self.give_circuit(now, peer, false);
-            }
-            path::Event::Dead { conn, .. } => self.outputs.push_back(Output::CloseConnection { conn }),
-            path::Event::Stranded { peer } => {
-                if self.id < peer {
-                    self.rescue(now, peer);
-                } else {
-                    self.reach.stranded.insert(peer, now + PATIENCE);
+                if !self.give_circuit(now, peer, false) {
+                    self.reach.paths.standby_failed(&peer);
                 }
+            }
+            path::Event::Dead { conn, .. } => self.outputs.push_back(Output::GiveUp { conn }),
+            path::Event::Stranded { peer } => {
+                // The routes of a moment ago are no good; they are computed once for all that have lost their way.
+                self.reach.forget_routes();
+                let wait = if self.id < peer { SOON } else { PATIENCE };
+                self.reach.stranded.insert(peer, now + wait);
             }
         }
     }

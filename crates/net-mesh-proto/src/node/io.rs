@@ -246,6 +246,11 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
+    /// Close a connection whose peer has not answered on any way for minutes.
+    GiveUp {
+        /// Which.
+        conn: ConnId,
+    },
     /// Packets that arrive over `route` belong to this connection from now on.
     Accept {
         /// Which connection.

@@ -151,6 +151,11 @@ impl Reach {
         self.stale = true;
     }
 
+    /// Something that routes lead over is gone: they are computed anew when one is asked for.
+    pub(super) fn forget_routes(&mut self) {
+        (self.computed, self.stale) = (None, true);
+    }
+
     pub(super) fn look_soon(&mut self, at: Time) {
         self.look_at = Some(self.look_at.map_or(at, |already| already.min(at)));
     }
@@ -395,7 +400,7 @@ impl Node {
         self.reach.look_at = None;
         self.refresh_routes(now);
         let relayed: Vec<Session> =
-            self.arbiter.sessions().filter(|session| session.route.circuit().is_some()).collect();
+            self.arbiter.sessions().filter(|session| self.is_to_be_looked_after(session)).collect();
         for session in &relayed {
             // One of the two is enough, unless it does not.
             if self.id < session.peer || now.since(session.since) > SEEK_ANYWAY {
@@ -407,6 +412,11 @@ impl Node {
         if !relayed.is_empty() || self.reach.relay.circuits().next().is_some() {
             self.reach.look_soon(now + LOOK_AFTER);
         }
+    }
+
+    /// Whether a session may need a direct way: it has none, or one that does not work.
+    fn is_to_be_looked_after(&self, session: &Session) -> bool {
+        session.route.circuit().is_some() || !self.reach.paths.is_well(&session.peer)
     }
 
     /// Offers a session another circuit where that is expected to be much nearer. Whoever opened the present
@@ -438,9 +448,6 @@ impl Node {
             return;
         }
         // What it travelled over is gone: the routes of a moment ago are no good.
-        if !self.reach.stranded.contains_key(&peer) {
-            self.reach.computed = None;
-        }
         self.reach.changed();
         self.give_circuit(now, peer, true);
         self.try_candidates(now, peer);
@@ -528,7 +535,7 @@ impl Node {
             }
             rendezvous::Event::Found { peer, addr, .. } => {
                 let direct = self.arbiter.session(&peer).is_some_and(|s| s.route.direct().is_some());
-                if !direct {
+                if !direct || !self.reach.paths.is_well(&peer) {
                     self.reach.paths.found(now, peer, addr, &mut self.reach.heard_paths);
                     self.dialer.found(now, peer);
                 }

@@ -23,11 +23,14 @@ const WORTHWHILE: Duration = Duration::from_millis(5);
 const COPIES_FOR: Duration = Duration::from_secs(3);
 
 /// The same for a way that answers again, but not reliably.
-const WATCHED_FOR: Duration = Duration::from_secs(8);
+const WATCHED_FOR: Duration = Duration::from_secs(30);
 
 /// A peer that pings on a way it opened is heard there; for so long that counts for a circuit that is not proven
 /// from this side yet.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
+
+/// Between two changes of the main line among ways that are not well.
+const SWITCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// A direct way that another one replaces is remembered for so long.
 const REPLACED_FOR: Duration = Duration::from_secs(10);
@@ -87,7 +90,10 @@ impl Session {
             (Standing::Lossy, Standing::Good) => self.cleaner(now),
             (Standing::Failed, Standing::Good | Standing::Lossy | Standing::Stirring) => Some(route),
             (Standing::Stirring | Standing::Silent, Standing::Good) => {
-                let lasts = now.since(silent) >= COPIES_FOR || now.since(since) >= WATCHED_FOR;
+                // A mapping that is expected to end works until it does.
+                let expected = current.detector.reason().0 == Cause::MappingEnds;
+                let watched = now.since(since) >= WATCHED_FOR && !expected;
+                let lasts = now.since(silent) >= COPIES_FOR || watched;
                 // Another straight way is as good in kind: there is nothing to wait for.
                 let straight = !relay && current.route.direct().is_some();
                 (straight || lasts).then_some(route)
@@ -196,6 +202,11 @@ impl Session {
     fn set_lines(&mut self, cx: &mut Cx<'_>, lost: bool) {
         let revived = core::mem::take(&mut self.revived);
         let Some(wanted) = self.wanted_lines(cx.now) else { return };
+        let just = self.switched.is_some_and(|at| cx.now.since(at) < SWITCH_PAUSE);
+        let revived = revived && !just;
+        if just && self.lines.is_some_and(|lines| self.is_no_better(lines, wanted)) {
+            return;
+        }
         let before = self.lines.replace(wanted);
         let switch = match before {
             Some(before) if before.main != wanted.main && !lost => Switch::Planned,
@@ -205,12 +216,23 @@ impl Session {
             Some(_) => return,
             None => Switch::Urgent,
         };
+        if switch != Switch::Keep {
+            self.switched = Some(cx.now);
+        }
         let Lines { main, also } = wanted;
         cx.out.event(Event::Lines { peer: self.peer, conn: self.conn, main, also, switch });
         if before.is_none_or(|before| before.main != main) && self.current != Some(main) {
             // So that the peer knows at once, and does the same.
             self.ping(cx, main);
         }
+    }
+
+    /// Whether another main line would be one bad way for another. Both answer now and then, and each change costs
+    /// a repetition.
+    fn is_no_better(&self, lines: Lines, wanted: Lines) -> bool {
+        let there = self.way(lines.main).is_some_and(|way| way.health() != Health::Failed);
+        let good = self.way(wanted.main).is_some_and(|way| way.standing() <= Standing::Lossy);
+        lines.main != wanted.main && there && !good
     }
 
     /// Addresses at which a peer is not any more are not pinged for long.
@@ -232,7 +254,12 @@ impl Session {
     pub(super) fn bench_at(&self, now: Time) -> Option<Time> {
         let way = self.current_way().filter(|way| way.health() == Health::Suspect)?;
         let since = way.detector.reason().1;
-        [since + COPIES_FOR, since + WATCHED_FOR].into_iter().find(|at| *at > now)
+        let again = self.switched.map(|at| at + SWITCH_PAUSE);
+        [again, Some(since + COPIES_FOR), Some(since + WATCHED_FOR)]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// Everything is doubted: the host's network has changed.

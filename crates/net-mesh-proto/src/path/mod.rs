@@ -59,7 +59,7 @@ use crate::bounded::BoundedMap;
 use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::liveness::mapping::Lifetimes;
-use crate::liveness::wire::Unverified;
+use crate::liveness::wire::{PADDED_BYTES, Unverified};
 use crate::liveness::{Cause, Evidence, Health, Issue, Kind, SessionKey, Traffic};
 use crate::node::{ConnId, Switch};
 use crate::outbox::Outbox;
@@ -86,7 +86,7 @@ const STALL: Duration = Duration::from_millis(50);
 
 /// Others that are asked whether they can be heard when one cannot, and how long the answer counts.
 const WITNESSES: usize = 3;
-const WITNESS_AGE: Duration = Duration::from_secs(1);
+const WITNESS_AGE: Duration = Duration::from_millis(200);
 
 /// What this machine tells the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,6 +201,9 @@ pub struct Paths {
     /// When anything was heard of anybody.
     heard: Time,
     changed: Time,
+    lesson: Option<(NodeId, Time)>,
+    /// Others are being asked whether they can be heard.
+    asking: bool,
 }
 
 impl Paths {
@@ -218,6 +221,8 @@ impl Paths {
             excuse: Time::ZERO,
             heard: Time::ZERO,
             changed: Time::ZERO,
+            lesson: None,
+            asking: false,
         }
     }
 
@@ -229,6 +234,7 @@ impl Paths {
         out: &mut Outbox<Event>,
         act: impl FnOnce(&mut Session, &mut Cx<'_>) -> T,
     ) -> Option<T> {
+        self.note_stall(now);
         let sessions = self.sessions.len();
         let session = self.sessions.get_mut(peer)?;
         let mut cx = Cx {
@@ -236,6 +242,7 @@ impl Paths {
             excuse: self.excuse,
             heard: self.heard,
             sessions,
+            lesson: &mut self.lesson,
             changed: &mut self.changed,
             lifetimes: &mut self.lifetimes,
             out,
@@ -256,10 +263,19 @@ impl Paths {
         Some(result)
     }
 
+    /// A timer that should have gone off long ago shows that nobody was looking.
+    fn note_stall(&mut self, now: Time) {
+        if self.due.first().is_some_and(|(at, _)| now.since(*at) > STALL) {
+            self.excuse = now;
+        }
+    }
+
     /// One cannot be heard: can others? Asked of a few, the nearest by their numbers, so that no peer of a large mesh
     /// is asked by everyone.
     fn ask_witnesses(&mut self, now: Time, suspect: NodeId, out: &mut Outbox<Event>) {
-        if now.since(self.heard) < WITNESS_AGE {
+        let silent = self.sessions.get(&suspect).and_then(|session| session.current_way()?.detector.heard());
+        let others = self.heard > silent.unwrap_or_default() + WITNESS_AGE;
+        if others || core::mem::replace(&mut self.asking, true) {
             return;
         }
         let after = self.sessions.range(suspect..).map(|(id, _)| *id);
@@ -272,6 +288,7 @@ impl Paths {
                 }
             });
         }
+        self.asking = false;
     }
 
     /// There is a session with `peer` over `conn`, which travels over `route`. Replaces any earlier one.
@@ -344,8 +361,16 @@ impl Paths {
             if replaces {
                 session.offered = Some(circuit);
             }
+            session.standby_failures = 0;
             session.try_route(cx, Route::Relayed(circuit));
         });
+    }
+
+    /// Nobody could help with a second way for the session with `peer`.
+    pub fn standby_failed(&mut self, peer: &NodeId) {
+        if let Some(session) = self.sessions.get_mut(peer) {
+            session.standby_failures = session.standby_failures.saturating_add(1);
+        }
     }
 
     /// `circuit` has ended.
@@ -425,7 +450,7 @@ impl Paths {
         };
         self.heard = now;
         self.with(now, &peer, out, |session, cx| match frame.kind {
-            Kind::Ping => session.pinged(cx, route, frame),
+            Kind::Ping => session.pinged(cx, route, frame, bytes.len() >= PADDED_BYTES),
             Kind::Pong => {
                 if session.ponged(cx, route, frame).is_none() {
                     cx.out.drop(DropReason::UnknownTransaction);
@@ -436,14 +461,14 @@ impl Paths {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox<Event>) {
-        if self.due.first().is_some_and(|(at, _)| now.since(*at) > STALL) {
-            self.excuse = now;
-        }
+        self.note_stall(now);
+        let excuse = self.excuse;
         while let Some((at, peer)) = self.due.first().copied()
             && at <= now
         {
             self.with(now, &peer, out, |_, _| ());
-            if let Some(session) = self.sessions.get_mut(&peer).filter(|session| session.is_dead(now)) {
+            if let Some(session) = self.sessions.get_mut(&peer).filter(|session| session.is_dead(now, excuse))
+            {
                 session.alive = now;
                 out.event(Event::Dead { peer, conn: session.conn });
                 self.with(now, &peer, out, |_, _| ());

@@ -30,6 +30,9 @@ const PROBE_LEAST: Duration = Duration::from_millis(25);
 /// A busy way that the application uses is probed at least this often, however little is sent.
 const PROBE_MOST: Duration = Duration::from_millis(500);
 
+/// When an idle way is probed again whose probe was not answered.
+const LATE_AGAIN: Duration = Duration::from_millis(200);
+
 /// The same for a way that is in use, and not just now.
 const WARM_PROBE: Duration = Duration::from_secs(5);
 
@@ -46,14 +49,23 @@ const DOUBT_LEASE: Duration = Duration::from_millis(700);
 /// second way: parts of a hundred of the pause, and a time.
 const FOLLOWER_PATIENCE: (u32, Duration) = (150, Duration::from_secs(3));
 
+/// Between two questions to others whether they can be heard.
+const WITNESSES_AGAIN: Duration = Duration::from_secs(1);
+
 /// Between two wishes for a second way: when all is well, and when it is not.
 const STANDBY_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
+
+/// The longest such pause, where nobody could help several times.
+const STANDBY_MOST: Duration = Duration::from_secs(30);
 
 /// A way that is silent for less than this has lost nothing that QUIC would not repeat as soon.
 const REVIVE_AFTER: Duration = Duration::from_millis(200);
 
 /// An observation of a mapping sooner than this after the network changed says nothing of the NAT.
 const SETTLED: Duration = Duration::from_secs(5);
+
+/// What one peer tells of the NAT counts if another one says the same within this time.
+const AGREES_WITHIN: Duration = Duration::from_secs(60);
 
 /// An idle mapping that is gone sooner than this is gone early (RFC 4787 §4.3).
 const EARLY: Duration = Duration::from_secs(120);
@@ -67,6 +79,8 @@ pub(super) struct Cx<'a> {
     pub(super) heard: Time,
     /// How many sessions there are.
     pub(super) sessions: usize,
+    /// Which peer last told of another mapping, and when.
+    pub(super) lesson: &'a mut Option<(NodeId, Time)>,
     /// When the host's network changed last, or a NAT did what changes addresses.
     pub(super) changed: &'a mut Time,
     pub(super) lifetimes: &'a mut Lifetimes,
@@ -115,6 +129,14 @@ pub(super) struct Session {
     /// Fell under suspicion since the machine last asked.
     pub(super) newly_suspect: bool,
     issues: u8,
+    /// How often small packets arrived and nothing else did.
+    undelivered: u32,
+    /// When packets last began to go another way, or were sent again.
+    pub(super) switched: Option<Time>,
+    /// When others were last asked whether they can be heard.
+    witnesses_asked: Option<Time>,
+    /// Wishes for a second way in a row that came to nothing.
+    pub(super) standby_failures: u32,
 }
 
 impl Session {
@@ -153,6 +175,10 @@ impl Session {
             stranded: false,
             newly_suspect: false,
             issues: 0,
+            undelivered: 0,
+            switched: None,
+            witnesses_asked: None,
+            standby_failures: 0,
         }
     }
 
@@ -262,8 +288,7 @@ impl Session {
             self.told_doubt = Some(now);
         }
         let Some(way) = self.way_mut(route) else { return };
-        way.pause = now.since(way.sent_at);
-        way.sent_at = now;
+        way.sends(now);
         let traffic = way.detector.traffic();
         // Of 64 bits the lower 32 are exchanged.
         let (sent, received) = (traffic.sent as u32, traffic.received as u32);
@@ -289,7 +314,7 @@ impl Session {
         let in_use = self.current == Some(route);
         let now = cx.now;
         let traffic = self.way_mut(route).map(|way| {
-            way.sent_at = now;
+            way.sends(now);
             way.detector.traffic()
         });
         let traffic = traffic.unwrap_or_default();
@@ -306,7 +331,7 @@ impl Session {
     }
 
     /// A genuine ping arrived.
-    pub(super) fn pinged(&mut self, cx: &mut Cx<'_>, route: Route, ping: Frame) {
+    pub(super) fn pinged(&mut self, cx: &mut Cx<'_>, route: Route, ping: Frame, padded: bool) {
         let now = cx.now;
         if !self.window.is_fresh(ping.nonce) {
             if self.has(route) {
@@ -334,6 +359,8 @@ impl Session {
         if !known {
             if let Some(way) = self.way_mut(route) {
                 way.begin_trial(now);
+                // Until it is proven nobody gets much more than they sent (RFC 9000 §8.1).
+                way.small = !padded;
             }
             self.try_again(cx, route);
         } else if self.way(route).is_some_and(|way| way.waits(now)) {
@@ -362,7 +389,7 @@ impl Session {
         let silent = way.standing() >= Standing::Silent;
         way.detector.answer(now, pong.nonce, pong.received, pong.sent)?;
         let proved = way.trial.take().is_some();
-        let (peer_lost, pause) = (way.seen, way.pause);
+        let (peer_lost, pause) = (way.seen, core::mem::take(&mut way.pause));
         if let Some(addr) = pong.addr.filter(|_| route.direct().is_some())
             && peer_lost.is_none_or(|(seen, _)| seen != addr)
         {
@@ -385,6 +412,12 @@ impl Session {
         // Others will notice as well: it is one lesson.
         *cx.changed = cx.now;
         cx.out.event(Event::Rebound);
+        // One peer alone may be wrong, or lie: what is learned here changes all sessions.
+        let told = cx.lesson.replace((self.peer, cx.now));
+        let agrees = told.is_some_and(|(peer, at)| peer != self.peer && cx.now.since(at) < AGREES_WITHIN);
+        if !agrees && cx.sessions > 1 {
+            return;
+        }
         if pause >= PAUSE {
             cx.lifetimes.expired(pause);
             if pause < EARLY {
@@ -416,11 +449,13 @@ impl Session {
         let Some(way) = self.way_mut(route) else { return };
         let sent = way.detector.count(now, traffic);
         if sent > 0 {
-            way.sent_at = now;
+            way.sends(now);
         }
+        let heard = way.detector.traffic().heard;
         if main == Some(route) {
             self.packets += sent;
         }
+        self.alive = self.alive.max(heard.unwrap_or_default());
         self.busy = Some(now);
     }
 
@@ -444,7 +479,11 @@ impl Session {
         self.newly_suspect |= health == Health::Suspect && self.current == Some(route);
         let (loss, _) = self.way(route).map_or((0, 0), |way| way.detector.odds());
         if evidence.cause == Cause::Undelivered && loss < 500 {
-            self.report(cx, Issue::LargePacketsLost);
+            // Once may be a report that overtook what it speaks of.
+            self.undelivered += 1;
+            if self.undelivered >= 2 {
+                self.report(cx, Issue::LargePacketsLost);
+            }
         }
         cx.out.event(Event::Health { peer: self.peer, route, health, evidence });
     }
@@ -471,13 +510,23 @@ impl Session {
             } else {
                 Witness::AllSilent
             };
-            let expects_end = way.detector.reason().0 == Cause::MappingEnds
-                && way.seen.is_some_and(|(_, since)| since < way.detector.reason().1);
+            let (cause, doubted) = way.detector.reason();
+            let expects_end = cause == Cause::MappingEnds
+                && way.seen.is_some_and(|(_, since)| {
+                    let lasts =
+                        cx.lifetimes.ends().is_some_and(|(_, outlived)| cx.now.since(since) < outlived);
+                    since < doubted && lasts
+                });
             let barred = (barred && Some(way.route) == self.current) || expects_end;
             let expects = way.detector.traffic().heard >= heard;
             let view = View { excuse: cx.excuse, witness, barred, expects };
             if let Some(evidence) = way.detector.assess(cx.now, view) {
                 turned.push((way.route, way.health(), evidence));
+            }
+            let unheard = way.health() == Health::Suspect && witness == Witness::AllSilent;
+            if unheard && self.witnesses_asked.is_none_or(|at| cx.now.since(at) >= WITNESSES_AGAIN) {
+                self.witnesses_asked = Some(cx.now);
+                self.newly_suspect = true;
             }
         }
         for (route, health, evidence) in turned {
@@ -495,11 +544,6 @@ impl Session {
         };
         if age >= outlived {
             cx.lifetimes.outlived();
-            // Anything later than the suspicion ends it.
-            let now = cx.now;
-            if let Some(way) = self.way_mut(route) {
-                way.seen = way.seen.map(|(addr, _)| (addr, now));
-            }
         } else if age >= expected && self.is_warm(cx.now) {
             self.doubt(cx, route, Cause::MappingEnds);
         }
@@ -563,6 +607,9 @@ impl Session {
         if self.is_warm(now) {
             return last + if busy { PROBE_MOST } else { WARM_PROBE };
         }
+        if way.detector.has_late() {
+            return last + way.detector.rtt().patience().max(LATE_AGAIN);
+        }
         let pause = cx.lifetimes.keep_alive();
         if self.leads() {
             return last.max(way.detector.heard().unwrap_or(last).min(way.sent_at)) + pause;
@@ -593,13 +640,14 @@ impl Session {
             return None;
         }
         let again = if unwell { STANDBY_AGAIN.1 } else { STANDBY_AGAIN.0 };
+        let again = again.saturating_mul(1 << self.standby_failures.min(6)).min(STANDBY_MOST);
         let first = if unwell || self.leads() { Time::ZERO } else { self.used_since + FOLLOWER_PATIENCE.1 };
         Some(self.standby_asked.map_or(first, |at| first.max(at + again)))
     }
 
     /// Whether it has been out of reach for so long that it should be given up.
-    pub(super) fn is_dead(&self, now: Time) -> bool {
-        now >= self.alive + DEAD_AFTER
+    pub(super) fn is_dead(&self, now: Time, excuse: Time) -> bool {
+        now >= self.alive.max(excuse) + DEAD_AFTER
     }
 
     /// When something is due.
@@ -615,7 +663,7 @@ impl Session {
             self.standby_at(now).map(|at| Deadline::new(at, "a second way is wished for")),
             self.bench_at(now).map(|at| Deadline::new(at, "a way stays under suspicion")),
             self.end_at(cx).map(|at| Deadline::new(at, "a mapping is expected to end")),
-            unwell.then(|| Deadline::new(self.alive + DEAD_AFTER, "give a session up")),
+            unwell.then(|| Deadline::new(self.alive.max(cx.excuse) + DEAD_AFTER, "give a session up")),
             self.lease_ends(now).map(|at| Deadline::new(at, "the peer's doubt ends")),
         ];
         own.into_iter().fold(None, Deadline::earliest)

@@ -88,8 +88,10 @@ pub(super) struct Way {
     pub(super) seen: Option<(SocketAddr, Time)>,
     /// When this node last sent something on it.
     pub(super) sent_at: Time,
-    /// How long nothing had been sent before the last probe.
+    /// The longest time in which nothing was sent, since the last probe was answered.
     pub(super) pause: Duration,
+    /// It is tried because the peer pinged on it, with little.
+    pub(super) small: bool,
 }
 
 impl Way {
@@ -105,6 +107,7 @@ impl Way {
             seen: None,
             sent_at: now,
             pause: Duration::ZERO,
+            small: false,
         }
     }
 
@@ -119,6 +122,12 @@ impl Way {
     /// Whether packets pass in both directions, or did when it was last looked at.
     pub(super) const fn is_proven(&self) -> bool {
         self.trial.is_none()
+    }
+
+    /// Something is sent on it.
+    pub(super) fn sends(&mut self, now: Time) {
+        self.pause = self.pause.max(now.since(self.sent_at));
+        self.sent_at = now;
     }
 
     pub(super) const fn begin_trial(&mut self, now: Time) {
@@ -211,7 +220,12 @@ impl Way {
 
     /// Whether probes are as long as QUIC's packets: an answer then shows that those pass.
     pub(super) fn pads(&self) -> bool {
-        !self.is_proven() || matches!(self.standing(), Standing::Stirring) || self.health() == Health::Suspect
+        if !self.is_proven() {
+            return !self.small;
+        }
+        // After a change of network all ways are asked at once.
+        let all = self.detector.reason().0 == Cause::NetworkChanged;
+        self.standing() == Standing::Stirring || (self.health() == Health::Suspect && !all)
     }
 }
 

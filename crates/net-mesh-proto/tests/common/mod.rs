@@ -256,7 +256,7 @@ impl World {
                     let addrs: Vec<_> = routes.into_iter().filter_map(Route::direct).collect();
                     self.dial(n, dial, peer, &addrs);
                 }
-                Output::CloseConnection { conn } => self.close(n, conn),
+                Output::CloseConnection { conn } | Output::GiveUp { conn } => self.close(n, conn),
                 Output::Event(event) => {
                     let now = self.now;
                     self.hosts[n].events.push((now, event));

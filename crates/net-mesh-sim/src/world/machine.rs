@@ -292,7 +292,7 @@ impl Machine {
                     self.handle_frame(net, now, early.from, &early.datagram);
                 }
             }
-            Output::CloseConnection { conn } => self.close(net, now, conn),
+            Output::CloseConnection { conn } | Output::GiveUp { conn } => self.close(net, now, conn),
             Output::Event(event) => {
                 match &event {
                     Event::SessionUp { peer, .. } => self.news.push(News::Up(*peer)),

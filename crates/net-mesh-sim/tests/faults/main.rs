@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::{ALL_MEANS, member, secs};
 use net_mesh_proto::rng::Rng;
+use net_mesh_sim::world::Spec;
 use net_mesh_sim::{Chain, Link, NodeIx, PathKind, World};
 use schedule::{FAULTS_LAST, Schedule};
 
@@ -54,7 +55,9 @@ impl Mesh {
         for ix in 0..NODES {
             let chain = if ix < PUBLIC { Chain::default() } else { schedule::some_nat(&mut rng).into() };
             let spec = member(&world, chain, &Link::default());
-            world.add_with(spec);
+            // Of those it starts from one may be down when it restarts.
+            let join = (0..ix.min(PUBLIC)).filter_map(|public| world.address(NodeIx(public))).collect();
+            world.add_with(Spec { join, ..spec });
             world.run_for(Duration::from_millis(200));
         }
         world.run_for(secs(25));

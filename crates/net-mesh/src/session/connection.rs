@@ -166,6 +166,11 @@ impl Link {
         self.connection.close(close::UNUSED.into(), b"another connection is in use, or none is needed");
     }
 
+    /// Closes the connection: its peer does not answer any more.
+    pub(crate) fn close_silent(&self) {
+        self.connection.close(close::SILENT.into(), b"nothing was heard for minutes");
+    }
+
     /// Queues a control message. A peer that does not read them is disconnected.
     pub(crate) fn send_control(&self, message: Vec<u8>) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.control.try_send(message) {

@@ -71,6 +71,8 @@ pub(crate) mod close {
     pub(crate) const STALLED: u32 = 3;
     /// This is the node itself.
     pub(crate) const SELF: u32 = 4;
+    /// The peer has not answered on any way for minutes.
+    pub(crate) const SILENT: u32 = 5;
 }
 
 /// Opens and accepts connections.

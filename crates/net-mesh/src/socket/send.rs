@@ -18,6 +18,10 @@ use super::ring::Run;
 use super::routes::{Lines, PeerRoutes};
 use super::slots::SlotId;
 
+/// How much of what was sent lately may be lost although something was heard meanwhile: a route that is dead in one
+/// direction brings what the peer sends, and it takes this long to notice.
+const DOUBTED: Duration = Duration::from_millis(250);
+
 impl MeshSocket {
     /// Sends a frame of the mesh's own. False if the system refuses to send there, or nothing leads there. Where the
     /// send buffer is full the frame is lost and counted, which is nobody's fault.
@@ -33,13 +37,14 @@ impl MeshSocket {
         self.send_frame(Route::Direct(to), contents);
     }
 
-    /// Sends again what was sent on `slot` since something was last heard over `old`, or `rtt` before, over the
-    /// route in use, oldest first. Returns the bytes that the system took.
+    /// Sends again what was sent on `slot` since something was last heard over `old`, or `rtt` before, and at least
+    /// what was sent within [`DOUBTED`], over the route in use, oldest first. Returns the bytes that the system took.
     pub(crate) fn replay(&self, slot: SlotId, old: Route, rtt: Duration) -> usize {
         let Some(routes) = self.slots.routes(slot.addr()) else { return 0 };
         let Some(Lines { route, .. }) = routes.lines() else { return 0 };
         let now = self.clock.now();
-        let after = routes.heard(old).map(|at| Time::ZERO + at.since(Time::ZERO).saturating_sub(rtt));
+        let since = |at: Time, before: Duration| Time::ZERO + at.since(Time::ZERO).saturating_sub(before);
+        let after = routes.heard(old).map(|at| since(at.min(since(now, DOUBTED)), rtt));
         let (mut bytes, mut full) = (0, false);
         for run in routes.since(now, after) {
             let count = run.bytes.len().div_ceil(run.segment);
