@@ -327,7 +327,7 @@ impl Driver {
             return self.handle(Input::RouteRefused { conn, route });
         }
         let rtt = link.connection.rtt();
-        link.switched(before, route, switch);
+        link.switched(route, switch);
         if switch == Switch::Urgent {
             let bytes = socket.replay(link.slot, before, rtt);
             tracing::debug!(peer = %link.peer.short(), %before, %route, bytes, "sent again");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
+use quinn_proto::congestion::ControllerFactory;
 use thiserror::Error;
 
 use net_mesh_proto::id::NodeId;
@@ -71,7 +72,8 @@ pub(super) fn endpoint(identity: &Identity, seed: Option<[u8; 32]>) -> EndpointC
     config
 }
 
-fn transport(congestion: &Congestion) -> Arc<TransportConfig> {
+/// One connection's settings, with its own congestion control.
+pub(super) fn transport(congestion: Arc<dyn ControllerFactory + Send + Sync>) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_MTU);
@@ -91,7 +93,7 @@ fn transport(congestion: &Congestion) -> Arc<TransportConfig> {
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .allow_spin(false)
-        .congestion_controller_factory(congestion.factory());
+        .congestion_controller_factory(congestion);
     Arc::new(config)
 }
 
@@ -99,7 +101,7 @@ pub(super) fn server(identity: &Identity) -> Result<quinn::ServerConfig, SetupEr
     let tls = QuicServerConfig::try_from(tls::server(identity).map_err(setup)?).map_err(setup)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(transport(&Congestion::default()))
+        .transport_config(transport(Congestion::default().factory()))
         // Virtual addresses never change; what is below them is not QUIC's business.
         .migration(false)
         .max_incoming(1024)
@@ -114,7 +116,7 @@ pub(super) fn for_connection(
     congestion: &Congestion,
 ) -> Arc<quinn::ServerConfig> {
     let mut config = config.clone();
-    config.transport_config(transport(congestion));
+    config.transport_config(transport(congestion.factory()));
     Arc::new(config)
 }
 
@@ -125,6 +127,6 @@ pub(super) fn client(
 ) -> Result<quinn::ClientConfig, SetupError> {
     let tls = QuicClientConfig::try_from(tls::client(identity, peer).map_err(setup)?).map_err(setup)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(transport(congestion));
+    config.transport_config(transport(congestion.factory()));
     Ok(config)
 }

@@ -10,6 +10,7 @@ use net_mesh_proto::node::{ConnId, Switch};
 use net_mesh_proto::route::Route;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::congestion::Congestion;
 use super::{close, control, stream};
@@ -147,12 +148,14 @@ impl Link {
         }
     }
 
-    /// The connection travels over `route` from now on, in place of `before`: its congestion control follows, and QUIC
-    /// is made to send something at once, so that both sides notice what arrived.
-    pub(crate) fn switched(&self, before: Route, route: Route, switch: Switch) {
-        if switch != Switch::Keep {
-            let better = before.circuit().is_some() && route.direct().is_some();
-            self.congestion.switch(route, better && switch == Switch::Planned);
+    /// The connection travels over `route` from now on: its congestion control follows, and QUIC is made to send
+    /// something at once, so that both sides notice what arrived.
+    ///
+    /// To be called once the socket sends over `route`, or what is sent at once takes the way before; and before
+    /// anything is sent again, so that QUIC's own packets come first.
+    pub(crate) fn switched(&self, route: Route, switch: Switch) {
+        if self.congestion.switch(Instant::now().into_std(), route, switch) {
+            // Fails only where the connection has ended. Both ends of a session accept datagrams.
             let _ = self.connection.send_datagram(Bytes::from_static(&[KICK]));
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
-use net_mesh_proto::node::{DialFailure, DialId};
+use net_mesh_proto::node::{DialFailure, DialId, Switch};
 use net_mesh_proto::relay::{Change, Limits};
 use net_mesh_proto::route::{CircuitId, Route};
 use net_mesh_proto::time::Time;
@@ -21,7 +21,7 @@ use quinn::{AsyncUdpSocket, ConnectionError, RecvStream, SendStream, UdpPoller};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Link, Served, Services, Sessions};
+use super::{HANDSHAKE_TIMEOUT, LINGER, Link, Served, Services, Sessions};
 use crate::driver::{Clock, Signal};
 use crate::identity::{Identity, MeshSecret, NodeKey};
 use crate::socket::MeshSocket;
@@ -350,4 +350,67 @@ async fn a_session_lives_through_a_new_mapping_of_the_peer_that_opened_it() {
 #[tokio::test(start_paused = true)]
 async fn a_session_lives_through_a_new_mapping_of_the_peer_that_was_dialled() {
     rebinding(false).await;
+}
+
+/// After this there is nothing left of a handshake that came to nothing.
+const ENDED: Duration = HANDSHAKE_TIMEOUT.saturating_add(LINGER);
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_nobody_answers_ends() {
+    let net = Net::new(None);
+    let mut caller = node(&net, 1, 1);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(caller.dial(2, &[Route::Direct(addr(2))]).await.unwrap_err(), DialFailure::Timeout);
+    assert_eq!(begun.elapsed(), HANDSHAKE_TIMEOUT);
+    tokio::time::sleep(LINGER).await;
+    assert_eq!(caller.sessions.endpoint.open_connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_in_which_the_stranger_falls_silent_ends() {
+    let net = Net::new(Some(addr(1)));
+    let (stranger, node) = (node(&net, 1, 1), node(&net, 1, 2));
+    tokio::spawn(Arc::clone(&stranger.sessions).dial(DialId(1), Some(id(2)), vec![Route::Direct(addr(2))]));
+    tokio::time::sleep(LATE / 2).await;
+    net.unplug(addr(1));
+    assert_eq!(node.sessions.endpoint.open_connections(), 1);
+    tokio::time::sleep(ENDED).await;
+    assert_eq!(node.sessions.endpoint.open_connections(), 0);
+    assert_eq!(node.socket.slots().provisional(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_with_nothing_to_say_lasts_and_sends_nothing() {
+    let net = Net::new(None);
+    let (mut a, mut b) = (node(&net, 1, 1), node(&net, 1, 2));
+    let here = a.dial(2, &[Route::Direct(addr(2))]).await.unwrap();
+    let there = b.connected().await;
+    let sent = || [&here, &there].map(|link| link.connection.stats().udp_tx.datagrams);
+    // Longer than any handshake takes, and QUIC's search for the path's MTU; that begins anew every ten minutes.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = sent();
+    tokio::time::sleep(Duration::from_secs(500)).await;
+    assert_eq!(sent(), before);
+    assert_eq!([&here, &there].map(|link| link.connection.close_reason()), [None, None]);
+    here.send_datagram(b"still there?").unwrap();
+    assert_eq!(b.hears().await, "still there?");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_route_makes_quic_send_and_the_application_hears_nothing_of_it() {
+    let net = Net::new(None);
+    let (mut a, mut b) = (node(&net, 1, 1), node(&net, 1, 2));
+    let here = a.dial(2, &[Route::Direct(addr(2))]).await.unwrap();
+    let there = b.connected().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let seen = || there.connection.stats().frame_rx.datagram;
+    for (switch, kicks) in [(Switch::Keep, 0), (Switch::Planned, 1), (Switch::Urgent, 2)] {
+        here.switched(here.route, switch);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(seen(), kicks, "{switch:?}");
+    }
+    assert!(!there.take_activity(), "nobody used the session");
+    here.send_datagram(b"heard").unwrap();
+    assert_eq!(b.hears().await, "heard");
+    assert!(b.heard.is_empty());
 }

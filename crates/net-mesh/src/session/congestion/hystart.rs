@@ -1,124 +1,178 @@
-//! When to leave slow start: HyStart++ (RFC 9406).
+//! When does slow start end? HyStart++ (RFC 9406): when the delay is clearly above that of the round before, growth
+//! slows down to a quarter (conservative slow start, CSS); if the delay does not fall again within five rounds,
+//! slow start is over.
 //!
-//! Slow start doubles what is in flight every round trip until something is lost; by then the queue on the way is full.
-//! Here it ends when round-trip times begin to grow: first it goes on at a quarter of its speed for
-//! [`CSS_ROUNDS`] rounds, to see whether that was chance, and then it is over.
+//! A round lasts until a packet that was sent in it is acknowledged. The standard compares the least delay of a
+//! round. Where the window passes the path's capacity in the middle of one, that notices it a round later, when
+//! the window is twice as large: on 100 Mbit/s with 40 ms of round trip and 40 ms of queue, a thousand packets are
+//! dropped. Here it suffices that the delay has been up for eight samples in a row and for [`MIN_INCREASE`]; a
+//! burst of late acknowledgements does not. In CSS, for the same reason, packets count that were sent since it
+//! began.
+//!
+//! After a change of route everything sent within the first round trip shares the new route with what is sent
+//! again, so its delays say nothing of the window: they count towards the route's minimum alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Samples in a round before it is judged (RFC 9406 §4.3).
-const SAMPLES: u32 = 8;
+/// Samples that a judgement takes (RFC 9406 §4.3).
+const MIN_SAMPLES: u8 = 8;
 
-/// How much longer than in the round before a round trip may take: an eighth of it, within these limits.
-const LEAST_GROWTH: Duration = Duration::from_millis(4);
-const MOST_GROWTH: Duration = Duration::from_millis(16);
-const GROWTH_DIVISOR: u32 = 8;
+/// An increase below this is noise (§4.3).
+const MIN_INCREASE: Duration = Duration::from_millis(4);
 
-/// By how much growth is slowed while in doubt, and for how many rounds.
-pub(super) const CSS_DIVISOR: u64 = 4;
-const CSS_ROUNDS: u32 = 5;
+/// An increase of this much slows growth down on any path (§4.3).
+const MAX_INCREASE: Duration = Duration::from_millis(16);
 
-/// Where slow start stands.
+/// Between the two: this part of the round trip (§4.3).
+const INCREASE_DIVISOR: u32 = 8;
+
+/// How much slower the window grows in CSS (§4.3).
+const CSS_DIVISOR: u64 = 4;
+
+/// Rounds that CSS lasts (§4.3).
+const CSS_ROUNDS: u8 = 5;
+
+/// Samples in a row, since when, and the least delay of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It goes on.
-    SlowStart,
-    /// It goes on slowly: round trips have become longer than in this round.
-    Conservative {
-        /// What the shortest round trip was before they did.
-        baseline: Duration,
-        rounds: u32,
-    },
-    /// It is over.
-    Done,
+struct Run {
+    since: Instant,
+    samples: u8,
+    least: Duration,
 }
 
-/// The state of one slow start.
-#[derive(Clone, Copy, Debug)]
+impl Run {
+    fn extend(run: Option<Self>, now: Instant, rtt: Duration) -> Self {
+        let run = run.unwrap_or(Self { since: now, samples: 0, least: rtt });
+        Self { samples: run.samples.saturating_add(1), least: run.least.min(rtt), ..run }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    SlowStart {
+        /// Delays that are up.
+        high: Option<Run>,
+    },
+    Conservative {
+        began: Instant,
+        /// A delay below this shows that growth was slowed down for nothing.
+        baseline: Duration,
+        rounds: u8,
+        /// Delays of packets sent since, in this round.
+        run: Option<Run>,
+    },
+    Over,
+}
+
+/// Watches the delays of one route during its first slow start.
+#[derive(Clone, Debug)]
 pub(super) struct HyStart {
     phase: Phase,
-    last_round: Option<Duration>,
-    this_round: Option<Duration>,
-    samples: u32,
-    /// The round ends when this packet is acknowledged.
-    round_ends: u64,
-    last_sent: u64,
-    /// It has just ended, because round trips have become longer.
-    ended: bool,
-}
-
-impl Default for HyStart {
-    fn default() -> Self {
-        Self {
-            phase: Phase::SlowStart,
-            last_round: None,
-            this_round: None,
-            samples: 0,
-            round_ends: 0,
-            last_sent: 0,
-            ended: false,
-        }
-    }
+    /// When the connection came to this route, until a packet of the second round trip is acknowledged.
+    arrived: Option<Instant>,
+    /// When the round began.
+    round: Option<Instant>,
+    /// The least delay of the round before.
+    last: Option<Duration>,
+    /// The least delay of this one.
+    current: Option<Duration>,
+    /// The least delay ever seen on this route.
+    min: Option<Duration>,
 }
 
 impl HyStart {
-    /// Where it stands.
-    pub(super) const fn phase(&self) -> Phase {
-        self.phase
+    pub(super) const fn new() -> Self {
+        let phase = Phase::SlowStart { high: None };
+        Self { phase, arrived: None, round: None, last: None, current: None, min: None }
     }
 
-    /// Slow start has ended for another reason.
-    pub(super) const fn end(&mut self) {
-        self.phase = Phase::Done;
-    }
-
-    /// A packet was sent.
-    pub(super) const fn sent(&mut self, packet: u64) {
-        self.last_sent = packet;
-    }
-
-    /// A packet was acknowledged after `rtt`.
-    pub(super) fn sample(&mut self, rtt: Duration) {
-        if self.phase == Phase::Done {
-            return;
+    /// The connection travels over this route from now on, for the first time or again.
+    pub(super) const fn arrive(&mut self, now: Instant) {
+        self.arrived = Some(now);
+        if !matches!(self.phase, Phase::Over) {
+            // What it was compared with was another day's.
+            self.phase = Phase::SlowStart { high: None };
         }
-        self.this_round = Some(self.this_round.map_or(rtt, |least| least.min(rtt)));
-        self.samples += 1;
-        let (Some(this), true) = (self.this_round, self.samples >= SAMPLES) else { return };
+    }
+
+    /// Slow start has ended, by loss or as [`sample`](Self::sample) said. It is not watched again: a later one
+    /// knows where to stop (§4.3).
+    pub(super) const fn end(&mut self) {
+        self.phase = Phase::Over;
+    }
+
+    /// The part of the acknowledged bytes by which the window grows.
+    pub(super) const fn growth(&self, acked: u64) -> u64 {
         match self.phase {
-            Phase::SlowStart => {
-                let Some(last) = self.last_round else { return };
-                let growth = (last / GROWTH_DIVISOR).clamp(LEAST_GROWTH, MOST_GROWTH);
-                if this >= last + growth {
-                    self.phase = Phase::Conservative { baseline: this, rounds: 0 };
+            Phase::Conservative { .. } => acked / CSS_DIVISOR,
+            Phase::SlowStart { .. } | Phase::Over => acked,
+        }
+    }
+
+    /// An acknowledgement came at `now` whose newest packet was sent at `sent`. True if slow start is over.
+    pub(super) fn sample(&mut self, now: Instant, sent: Instant) -> bool {
+        let rtt = now.saturating_duration_since(sent);
+        let min = self.min.map_or(rtt, |min| min.min(rtt));
+        self.min = Some(min);
+        if self.phase == Phase::Over {
+            return false;
+        }
+        if let Some(arrived) = self.arrived {
+            if sent < arrived + min {
+                return false;
+            }
+            self.arrived = None;
+            self.begin_round(now, Some(min));
+        } else if self.round.is_none_or(|began| sent >= began) && self.begin_round(now, self.current) {
+            return true;
+        }
+        self.current = Some(self.current.map_or(rtt, |current| current.min(rtt)));
+        self.judge(now, sent, rtt);
+        false
+    }
+
+    /// True if the one before was the last of slow start.
+    const fn begin_round(&mut self, now: Instant, last: Option<Duration>) -> bool {
+        self.round = Some(now);
+        self.last = last;
+        self.current = None;
+        match &mut self.phase {
+            Phase::SlowStart { high } => *high = None,
+            Phase::Conservative { rounds, run, .. } => {
+                *rounds += 1;
+                *run = None;
+                return *rounds >= CSS_ROUNDS;
+            }
+            Phase::Over => {}
+        }
+        false
+    }
+
+    fn judge(&mut self, now: Instant, sent: Instant, rtt: Duration) {
+        match &mut self.phase {
+            Phase::SlowStart { high } => {
+                let Some(last) = self.last else { return };
+                let increase = (last / INCREASE_DIVISOR).clamp(MIN_INCREASE, MAX_INCREASE);
+                if rtt < last + increase {
+                    *high = None;
+                    return;
+                }
+                let run = Run::extend(*high, now, rtt);
+                *high = Some(run);
+                if run.samples >= MIN_SAMPLES && now.saturating_duration_since(run.since) >= MIN_INCREASE {
+                    self.phase =
+                        Phase::Conservative { began: now, baseline: run.least, rounds: 0, run: None };
                 }
             }
-            Phase::Conservative { baseline, .. } if this < baseline => self.phase = Phase::SlowStart,
-            Phase::Conservative { .. } | Phase::Done => {}
-        }
-    }
-
-    /// Acknowledgements up to `largest` have been handled.
-    pub(super) fn acked(&mut self, largest: u64) {
-        // A round with few samples, because little was sent, goes on with the next one.
-        if largest < self.round_ends || self.samples < SAMPLES {
-            return;
-        }
-        self.round_ends = self.last_sent.max(largest + 1);
-        (self.last_round, self.this_round, self.samples) = (self.this_round.or(self.last_round), None, 0);
-        if let Phase::Conservative { rounds, .. } = &mut self.phase {
-            *rounds += 1;
-            // The round in which it began counts.
-            if *rounds >= CSS_ROUNDS {
-                (self.phase, self.ended) = (Phase::Done, true);
+            Phase::Conservative { began, baseline, run, .. } if sent >= *began => {
+                let judged = Run::extend(*run, now, rtt);
+                *run = Some(judged);
+                if judged.samples >= MIN_SAMPLES && judged.least < *baseline {
+                    self.phase = Phase::SlowStart { high: None };
+                }
             }
+            Phase::Conservative { .. } | Phase::Over => {}
         }
-    }
-
-    /// Whether it has ended because round trips have become longer; says so once. A later slow start, after a loss, has a
-    /// threshold of its own and is not for this to end.
-    pub(super) const fn take_end(&mut self) -> bool {
-        std::mem::replace(&mut self.ended, false)
     }
 }
 
@@ -126,48 +180,173 @@ impl HyStart {
 mod tests {
     use super::*;
 
-    /// Rounds of ten packets with these round-trip times, in milliseconds.
-    fn run(rounds: &[u64]) -> HyStart {
-        let mut state = HyStart::default();
-        let mut packet = 0;
-        for rtt in rounds {
-            for _ in 0..10 {
-                packet += 1;
-                state.sent(packet);
-            }
-            for n in 0..10 {
-                state.sample(Duration::from_millis(*rtt));
-                state.acked(packet - 9 + n);
-            }
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// From one packet to the next.
+    const STEP: Duration = Duration::from_millis(1);
+
+    /// One route in virtual time.
+    struct Line {
+        hystart: HyStart,
+        now: Instant,
+    }
+
+    impl Line {
+        fn new() -> Self {
+            Self { hystart: HyStart::new(), now: Instant::now() }
         }
-        state
-    }
 
-    #[test]
-    fn steady_round_trips_leave_slow_start_alone() {
-        assert_eq!(run(&[40; 50]).phase(), Phase::SlowStart);
-        assert_eq!(run(&[40, 43, 40, 44, 42]).phase(), Phase::SlowStart, "jitter below the threshold");
-    }
-
-    #[test]
-    fn a_queue_that_grows_slows_it_down_and_then_ends_it() {
-        assert!(matches!(run(&[40, 40, 50, 50]).phase(), Phase::Conservative { .. }));
-        assert_eq!(run(&[40, 40, 50, 50, 60, 60, 60, 60, 60, 60, 60]).phase(), Phase::Done);
-    }
-
-    #[test]
-    fn a_queue_that_was_chance_is_forgotten() {
-        assert_eq!(run(&[40, 40, 50, 40, 40, 40, 40, 40, 40, 40, 40]).phase(), Phase::SlowStart);
-    }
-
-    #[test]
-    fn a_few_samples_are_no_round() {
-        let mut state = HyStart::default();
-        for (packet, rtt) in [(1, 40), (2, 80), (3, 160), (4, 320)] {
-            state.sent(packet);
-            state.sample(Duration::from_millis(rtt));
-            state.acked(packet);
+        /// A round of `samples` packets, sent from now on, each of which takes `rtt`. Whether slow start ended.
+        fn round(&mut self, samples: u32, rtt: Duration) -> bool {
+            let sent = self.now;
+            self.now += rtt + STEP * samples;
+            (0..samples).any(|n| self.hystart.sample(sent + rtt + STEP * n, sent + STEP * n))
         }
-        assert_eq!(state.phase(), Phase::SlowStart);
+
+        fn is_slow(&self) -> bool {
+            self.hystart.growth(1000) == 250
+        }
+    }
+
+    #[test]
+    fn a_steady_delay_keeps_slow_start_going() {
+        let mut line = Line::new();
+        for _ in 0..100 {
+            assert!(!line.round(20, ms(40)) && !line.is_slow());
+        }
+    }
+
+    #[test]
+    fn a_round_with_an_eighth_more_delay_slows_growth_down_and_five_such_rounds_end_it() {
+        let mut line = Line::new();
+        line.round(20, ms(80));
+        line.round(20, ms(80));
+        line.round(20, ms(89));
+        assert!(!line.is_slow(), "less than an eighth");
+        line.round(20, ms(101));
+        assert!(line.is_slow());
+        for _ in 0..4 {
+            assert!(!line.round(20, ms(101)));
+        }
+        assert!(line.round(20, ms(101)), "the partial round and four whole ones");
+    }
+
+    #[test]
+    fn the_threshold_stays_within_4_and_16_ms() {
+        for (rtt, below, enough) in [(8, 11, 12), (400, 415, 416)] {
+            let slow = |then| {
+                let mut line = Line::new();
+                line.round(20, ms(rtt));
+                line.round(20, ms(rtt));
+                line.round(20, ms(then));
+                line.is_slow()
+            };
+            assert!(!slow(below) && slow(enough), "{rtt} ms");
+        }
+    }
+
+    #[test]
+    fn seven_samples_are_too_few_to_judge_a_round() {
+        let mut line = Line::new();
+        line.round(20, ms(40));
+        line.round(20, ms(40));
+        line.round(7, ms(90));
+        assert!(!line.is_slow());
+        line.round(8, ms(140));
+        assert!(line.is_slow());
+    }
+
+    #[test]
+    fn a_delay_that_rises_in_the_middle_of_a_round_slows_growth_down_in_that_round() {
+        let mut line = Line::new();
+        line.round(20, ms(40));
+        line.round(20, ms(40));
+        let sent = line.now;
+        for n in 0..20 {
+            let rtt = ms(40 + u64::from(n) * 2);
+            line.hystart.sample(sent + STEP * n + rtt, sent + STEP * n);
+        }
+        assert!(line.is_slow());
+        // Packets that were sent before that say nothing against it.
+        let (now, sent) = (line.now + ms(80), sent + STEP * 21);
+        for n in 0..20 {
+            line.hystart.sample(now + STEP * n, (sent + STEP * n).max(now + STEP * n - ms(41)));
+        }
+        assert!(line.is_slow());
+    }
+
+    #[test]
+    fn acknowledgements_that_are_late_together_do_not_slow_growth_down() {
+        let mut line = Line::new();
+        line.round(20, ms(40));
+        line.round(20, ms(40));
+        let (sent, now) = (line.now, line.now + ms(80));
+        for n in 0..20 {
+            line.hystart.sample(now + Duration::from_micros(10) * n, sent + STEP * n);
+        }
+        assert!(!line.is_slow());
+    }
+
+    #[test]
+    fn a_delay_that_falls_again_resumes_slow_start() {
+        let mut line = Line::new();
+        line.round(20, ms(40));
+        line.round(20, ms(40));
+        line.round(20, ms(60));
+        assert!(line.is_slow());
+        line.round(20, ms(59));
+        assert!(!line.is_slow());
+        // ... and the next increase is judged anew.
+        line.round(20, ms(70));
+        assert!(line.is_slow());
+    }
+
+    #[test]
+    fn the_first_round_trip_after_a_change_of_route_says_nothing() {
+        let mut line = Line::new();
+        line.hystart.arrive(line.now);
+        let arrived = line.now;
+        // What is sent again stands in the queue: the delays rise, and every packet is of the first round trip.
+        for n in 0..60_u32 {
+            let sent = arrived + Duration::from_micros(500) * n;
+            assert!(!line.hystart.sample(sent + ms(40) + Duration::from_micros(1500) * n, sent));
+            assert!(!line.is_slow());
+        }
+        // From then on the least of them is what a round is compared with.
+        line.now = arrived + ms(130);
+        line.round(20, ms(44));
+        assert!(!line.is_slow());
+        line.round(20, ms(50));
+        assert!(line.is_slow());
+    }
+
+    #[test]
+    fn a_route_is_remembered_with_its_own_least_delay() {
+        let mut line = Line::new();
+        line.round(20, ms(40));
+        line.round(20, ms(42));
+        line.now += ms(5000);
+        line.hystart.arrive(line.now);
+        // As long as its least delay, nothing counts; then rounds are compared with it.
+        line.round(20, ms(70));
+        assert!(!line.is_slow());
+        line.round(20, ms(46));
+        assert!(line.is_slow());
+    }
+
+    #[test]
+    fn what_has_ended_is_not_watched_again() {
+        let mut line = Line::new();
+        line.hystart.end();
+        for rtt in [40, 80, 120, 160, 200, 240, 280, 320] {
+            assert!(!line.round(20, ms(rtt)) && !line.is_slow());
+        }
+        line.hystart.arrive(line.now);
+        line.round(20, ms(400));
+        line.round(20, ms(900));
+        line.round(20, ms(1900));
+        assert!(!line.is_slow());
     }
 }
