@@ -221,12 +221,15 @@ pub(crate) struct EventJson<'a> {
     /// Events of this publisher that were lost right before this one; left out where none were.
     #[serde(skip_serializing_if = "Option::is_none")]
     missed: Option<u64>,
+    /// Whether the publisher has restarted since the event before; left out where it has not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    restarted: bool,
 }
 
 impl<'a> EventJson<'a> {
     pub(crate) fn of(event: &'a Event) -> Self {
-        let Event { from, seq, unix_ms, missed, .. } = *event;
-        Self::new((&event.channel, from, seq), unix_ms, &event.payload, missed)
+        let Event { from, seq, unix_ms, missed, restarted, .. } = *event;
+        Self { restarted, ..Self::new((&event.channel, from, seq), unix_ms, &event.payload, missed) }
     }
 
     fn new(
@@ -244,6 +247,7 @@ impl<'a> EventJson<'a> {
             payload: text,
             payload_base64: text.is_none().then(|| data_encoding::BASE64.encode(payload)),
             missed: (missed > 0).then_some(missed),
+            restarted: false,
         }
     }
 }

@@ -212,7 +212,7 @@ fn write_json(event: &Event, out: &mut BytesMut) {
 }
 
 fn write_frame(event: &Event, out: &mut BytesMut) {
-    frames::encode(&event.payload, event.missed, out);
+    frames::encode(&event.payload, event.missed, event.restarted, out);
 }
 
 /// Why a request failed, as the client is told.

@@ -101,6 +101,9 @@ impl Printer {
 
     fn take_frame(&mut self) -> bool {
         let Some(frame) = frames::decode(&mut self.input) else { return false };
+        if frame.restarted {
+            eprintln!("net-mesh: a publisher has restarted; what it had not delivered before is lost");
+        }
         if frame.missed > 0 {
             eprintln!("net-mesh: {} events were lost before the next one", frame.missed);
         }

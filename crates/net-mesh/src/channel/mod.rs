@@ -89,8 +89,12 @@ pub struct Event {
     /// What.
     pub payload: Bytes,
     /// How many events of the same publisher on the same channel, right before this one, are lost to
-    /// this subscription. 0 unless it was stalled or cut off for longer than buffers last.
+    /// this subscription. 0 unless it was stalled or cut off for longer than buffers last, or the publisher has
+    /// restarted and had published before this subscription reached it again.
     pub missed: u64,
+    /// Whether the publisher has restarted since the event before. What its earlier run had published and could not
+    /// deliver is lost as well; how much that was ended with that run, and is not part of `missed`.
+    pub restarted: bool,
 }
 
 /// Why an event was not published.

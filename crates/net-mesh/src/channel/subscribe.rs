@@ -24,6 +24,7 @@ struct Batch {
     from: NodeId,
     events: Events,
     missed: u64,
+    restarted: bool,
     cost: u64,
     progress: Arc<Progress>,
 }
@@ -37,6 +38,8 @@ pub(super) struct Place {
     pub(super) next: u64,
     /// How far the application has got.
     pub(super) progress: Arc<Progress>,
+    /// It is another run than the one before, and the application does not know yet.
+    restarted: bool,
 }
 
 /// A subscription, as the node holds it.
@@ -110,7 +113,10 @@ impl Subscriber {
             return Arc::clone(&place.progress);
         }
         let progress = Progress::from(first, earlier.map(|p| &*p.progress));
-        places.insert(peer, Place { boot, next: first, progress: Arc::clone(&progress) });
+        // Of a run that follows another one every event was awaited.
+        let restarted = earlier.is_some();
+        let next = if restarted { 1 } else { first };
+        places.insert(peer, Place { boot, next, progress: Arc::clone(&progress), restarted });
         progress
     }
 
@@ -179,7 +185,8 @@ impl Subscriber {
         let cost = segment.cost() as u64;
         progress.hold(cost);
         let events = Events::of(segment, next);
-        let batch = Batch { from, events, missed, cost, progress: Arc::clone(progress) };
+        let restarted = std::mem::take(&mut place.restarted);
+        let batch = Batch { from, events, missed, restarted, cost, progress: Arc::clone(progress) };
         if self.queue.send(batch).is_err() {
             return false;
         }
@@ -257,8 +264,9 @@ impl Subscription {
             return None;
         };
         batch.progress.took(seq);
-        let missed = std::mem::take(&mut batch.missed);
-        Some(Event { channel: Arc::clone(&self.channel), from: batch.from, seq, unix_ms, payload, missed })
+        let (missed, restarted) = (std::mem::take(&mut batch.missed), std::mem::take(&mut batch.restarted));
+        let channel = Arc::clone(&self.channel);
+        Some(Event { channel, from: batch.from, seq, unix_ms, payload, missed, restarted })
     }
 }
 
