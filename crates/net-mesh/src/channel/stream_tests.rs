@@ -139,6 +139,27 @@ async fn a_push_that_is_not_what_comes_next_is_refused_and_disturbs_nothing() {
 }
 
 #[tokio::test]
+async fn a_publisher_that_has_restarted_is_told_of_with_what_was_missed_of_its_new_run() {
+    let (hub, pair) = (hub(), testing::pair(1).await);
+    let mut events = hub.subscribe("news").unwrap();
+    let (mut send, mut recv) = push(&hub, &pair, 5, 3, None).await;
+    assert!(write(&mut send, segment(3, 10)).await);
+    Taken::read(&mut recv).await.unwrap().unwrap();
+    let event = within("an event", events.next()).await.unwrap();
+    assert_eq!((event.seq, event.missed, event.restarted), (3, 0, false), "what was before is nobody's loss");
+    send.finish().unwrap();
+    let second = testing::pair(2).await;
+    hub.session_up(Arc::clone(&second.link));
+    let (_, mut send, _recv) = request(&second.peer).await;
+    send.write_all(&answer(6, 4)).await.unwrap();
+    for (seq, missed, restarted) in [(4, 3, true), (5, 0, false)] {
+        assert!(write(&mut send, segment(seq, 10)).await);
+        let event = within("an event", events.next()).await.unwrap();
+        assert_eq!((event.seq, event.missed, event.restarted), (seq, missed, restarted));
+    }
+}
+
+#[tokio::test]
 async fn a_push_that_crosses_a_request_is_taken_once_and_another_connection_takes_over() {
     let (hub, pair) = (hub(), testing::pair(1).await);
     let mut events = hub.subscribe("news").unwrap();
