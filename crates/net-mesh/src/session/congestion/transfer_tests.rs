@@ -349,7 +349,7 @@ async fn a_transfer_survives_changes_of_route_at_any_moment() {
     let switching = std::thread::spawn(move || {
         let mut changes = 0_u64;
         while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-            let switch = if changes % 3 == 0 { Switch::Planned } else { Switch::Urgent };
+            let switch = if changes.is_multiple_of(3) { Switch::Planned } else { Switch::Urgent };
             link.switched(Route::Relayed(CircuitId(changes % 7)), switch);
             changes += 1;
             std::thread::sleep(Duration::from_micros(200));
