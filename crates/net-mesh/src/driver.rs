@@ -378,14 +378,20 @@ impl Driver {
                     tracing::debug!(peer = ?peer.map(|p| p.short()), ?addrs, ?failure, "peer not reached");
                 }
             }
-            Event::Health { peer, route, health, evidence } => tracing::info!(
-                peer = %peer.short(), name = self.name(&peer), %route, %health, cause = %evidence.cause,
-                silent_ms = evidence.silent.as_millis(), unanswered = evidence.unanswered, loss_permille = evidence.loss,
-                rtt_ms = evidence.rtt.map(|rtt| rtt.as_millis()), "health"
-            ),
-            Event::Issue { peer, issue } => tracing::warn!(
-                peer = %peer.short(), name = self.name(&peer), %issue, "the network to a peer is at fault"
-            ),
+            Event::Health { peer, route, health, evidence } => {
+                metrics::counter!("net_mesh_health_transitions_total", "health" => health.name(), "cause" => evidence.cause.name()).increment(1);
+                tracing::info!(
+                    peer = %peer.short(), name = self.name(&peer), %route, %health, cause = %evidence.cause,
+                    silent_ms = evidence.silent.as_millis(), unanswered = evidence.unanswered, loss_permille = evidence.loss,
+                    rtt_ms = evidence.rtt.map(|rtt| rtt.as_millis()), "health"
+                );
+            }
+            Event::Issue { peer, issue } => {
+                metrics::counter!("net_mesh_path_issues_total", "issue" => issue.name()).increment(1);
+                tracing::warn!(
+                    peer = %peer.short(), name = self.name(&peer), %issue, "the network to a peer is at fault"
+                );
+            }
             Event::Silent => tracing::warn!(
                 "nothing has come back over UDP: a firewall drops it, or nobody runs at the addresses to start from"
             ),

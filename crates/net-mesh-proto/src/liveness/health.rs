@@ -114,8 +114,6 @@ pub enum Issue {
     MappingExpiresEarly,
     /// A NAT replaces a mapping after some time although it is used.
     MappingReplaced,
-    /// A NAT gives out no further mappings while those there are work.
-    PortsExhausted,
     /// What is sent slowly arrives, of what is sent fast much is lost.
     Throttled,
     /// Small packets arrive, large ones do not.
@@ -124,13 +122,8 @@ pub enum Issue {
 
 impl Issue {
     /// All issues.
-    pub const ALL: [Self; 5] = [
-        Self::MappingExpiresEarly,
-        Self::MappingReplaced,
-        Self::PortsExhausted,
-        Self::Throttled,
-        Self::LargePacketsLost,
-    ];
+    pub const ALL: [Self; 4] =
+        [Self::MappingExpiresEarly, Self::MappingReplaced, Self::Throttled, Self::LargePacketsLost];
 
     /// A name for logs and metrics.
     #[must_use]
@@ -138,7 +131,6 @@ impl Issue {
         match self {
             Self::MappingExpiresEarly => "mapping_expires_early",
             Self::MappingReplaced => "mapping_replaced",
-            Self::PortsExhausted => "ports_exhausted",
             Self::Throttled => "throttled",
             Self::LargePacketsLost => "large_packets_lost",
         }

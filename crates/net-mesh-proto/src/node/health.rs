@@ -44,7 +44,7 @@ impl Node {
                     self.for_rendezvous(|rendezvous| rendezvous.member_changed(now, peer));
                 }
                 if route.direct().is_some() && (health == Health::Failed || health == Health::Healthy) {
-                    self.links_at.get_or_insert(now);
+                    self.links_at.get_or_insert(now + SOON);
                 }
                 self.tell(Event::Health { peer, route, health, evidence });
             }

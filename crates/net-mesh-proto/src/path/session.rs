@@ -500,8 +500,10 @@ impl Session {
         let barred = self.doubted.is_some_and(|at| cx.now.since(at) < DOUBT_LEASE);
         let mut turned = Vec::new();
         let heard = self.ways.iter().filter_map(|way| way.detector.traffic().heard).max();
+        let mut throttled = false;
         for way in self.ways.iter_mut().filter(|way| way.is_proven()) {
             way.judge_loss(cx.now);
+            throttled |= way.is_throttled(cx.now);
             let silent = way.detector.answered().unwrap_or(way.since);
             let witness = if cx.heard > silent + Duration::from_millis(500) {
                 Witness::Others
@@ -528,6 +530,9 @@ impl Session {
                 self.witnesses_asked = Some(cx.now);
                 self.newly_suspect = true;
             }
+        }
+        if throttled {
+            self.report(cx, Issue::Throttled);
         }
         for (route, health, evidence) in turned {
             self.tell_health(cx, route, health, evidence);

@@ -180,6 +180,13 @@ impl Way {
         }
     }
 
+    /// Whether much of what is sent fast is lost, and little of what is sent slowly.
+    pub(super) fn is_throttled(&self, now: Time) -> bool {
+        let (by_probes, known) = self.detector.odds();
+        let fast = self.detector.delivery_loss(now).is_some_and(|loss| loss >= LOSSY);
+        fast && known >= 2 * KNOWN_PROBES && by_probes <= CLEAN
+    }
+
     /// Another way is used instead, because this one loses too much.
     pub(super) fn bench(&mut self, now: Time) {
         let relapses = self
