@@ -40,8 +40,17 @@ fn main() -> io::Result<()> {
     write("decode_segment", "two_events", &segment())?;
     write("decode_subscription", "fresh", b"\x01\0\0\0\0\0\0\0\x05\x02ab\0")?;
     write("decode_subscription", "resumed", b"\x01\0\0\0\0\0\0\0\x05\x02ab\x01boot.8bynext.8by")?;
-    let ping = Frame { kind: Kind::Ping, in_use: true, nonce: 1 };
+    let ping = Frame {
+        kind: Kind::Ping,
+        in_use: true,
+        doubt: false,
+        nonce: 1,
+        sent: 9,
+        received: 7,
+        addr: Some(([198, 51, 100, 4], 4433).into()),
+    };
     write("frames", "ping", &ping.encode(&SessionKey::new([7; 32]), &NodeId([1; 32])))?;
+    write("frames", "padded", &ping.encode_padded(&SessionKey::new([7; 32]), &NodeId([1; 32])))?;
     write("frames", "labels", &[0, 1, 2, 3, 1, 4, 1, 5, 3, 1, 2, 9, 3, 4, 1, 1, 2, 1, 0, 0])?;
     write("scenario", "a_life", &life())
 }

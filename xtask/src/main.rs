@@ -25,6 +25,7 @@ usage: cargo xtask COMMAND
   ci                            lint, then test
   fuzz [TARGET] [--seconds N]   fuzzes one target, or each in turn (60 seconds each), on the stable toolchain
   bench [ARGS]...               the benchmarks, optimised
+  bench failover [RUNS]         how long events pause when networks fail, on real kernels
 
 --without-kernel-labs leaves out the tests that need network namespaces, nftables or coturn, and says so.
 ";
@@ -71,6 +72,10 @@ fn run(arguments: Vec<String>) -> Result<ExitCode> {
         }
         "bench" => {
             let mut report = Report::default();
+            if let ["failover", runs @ ..] = &rest.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                report.step("failover on real kernels", failover(runs.first().unwrap_or(&"20")));
+                return Ok(report.finish());
+            }
             let mut cargo = Cargo::new("run --release --manifest-path bench/Cargo.toml --");
             cargo.args(rest);
             report.step("benchmarks", cargo);
@@ -85,6 +90,13 @@ fn run(arguments: Vec<String>) -> Result<ExitCode> {
             Ok(ExitCode::from(2))
         }
     }
+}
+
+/// The faults of the end-to-end tests, each many times, with the optimised program.
+fn failover(runs: &str) -> Cargo {
+    let mut cargo = Cargo::new("test --release --locked -p net-mesh-cli --test e2e failover::figures --");
+    cargo.args(["--ignored", "--nocapture"]);
+    cargo.env("NET_MESH_RUNS", runs)
 }
 
 fn labs_wanted(arguments: &[String]) -> Result<test::Labs> {

@@ -30,9 +30,9 @@ pub(crate) async fn pair(conn: u64) -> Pair {
     let server = Endpoint::server(config::server(&theirs).unwrap(), any).unwrap();
     let client = Endpoint::client(any).unwrap();
     let to = server.local_addr().unwrap();
-    let connecting = client
-        .connect_with(config::client(&ours, None, &Congestion::default()).unwrap(), to, "mesh")
-        .unwrap();
+    let congestion = Congestion::default();
+    let connecting =
+        client.connect_with(config::client(&ours, None, &congestion).unwrap(), to, "mesh").unwrap();
     let accepting = async { server.accept().await.unwrap().await.unwrap() };
     let (ours, theirs) = tokio::join!(connecting, accepting);
     let ours = ours.unwrap();
@@ -41,7 +41,7 @@ pub(crate) async fn pair(conn: u64) -> Pair {
         peer_of(&ours).unwrap(),
         SlotId::for_test(conn),
         Route::Direct(to),
-        (ours, Congestion::default()),
+        (ours, congestion),
     );
     Pair { link, peer: theirs, _endpoints: [server, client] }
 }

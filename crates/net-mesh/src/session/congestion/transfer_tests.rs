@@ -333,3 +333,33 @@ async fn a_transfer_whose_route_died_goes_on_at_once_over_another_or_the_same_on
         }
     }
 }
+
+/// Whatever instant of QUIC's a change falls into, on threads of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_survives_changes_of_route_at_any_moment() {
+    const BYTES: usize = 8 << 20;
+    let pair = crate::session::testing::pair(1).await;
+    let mut send = pair.link.connection.open_uni().await.unwrap();
+    let sending = tokio::spawn(async move {
+        send.write_all(&vec![7; BYTES]).await.unwrap();
+        send.finish().unwrap();
+    });
+    let (link, peer) = (Arc::clone(&pair.link), pair.peer.clone());
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let switching = std::thread::spawn(move || {
+        let mut changes = 0_u64;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let switch = if changes.is_multiple_of(3) { Switch::Planned } else { Switch::Urgent };
+            link.switched(Route::Relayed(CircuitId(changes % 7)), switch);
+            changes += 1;
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        changes
+    });
+    let mut recv = peer.accept_uni().await.unwrap();
+    assert_eq!(recv.read_to_end(BYTES).await.unwrap().len(), BYTES);
+    sending.await.unwrap();
+    drop(stop);
+    assert!(switching.join().unwrap() > 0);
+    assert_eq!(pair.link.connection.close_reason(), None);
+}
