@@ -22,7 +22,7 @@ impl Node {
         self.local.set_network(ips, main, other);
         self.membership.set_candidates(now, self.local.candidates());
         self.dialer.network_changed(now);
-        self.for_rendezvous(|rendezvous| rendezvous.own_changed(now));
+        self.for_rendezvous(|rendezvous| rendezvous.network_changed(now));
         if let Some(traversal) = &mut self.traversal {
             traversal.network_changed(now, &self.local);
         }

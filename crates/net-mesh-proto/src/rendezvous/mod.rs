@@ -78,6 +78,10 @@ pub const MAX_FROM_ONE: usize = 8;
 /// symmetric NAT shows a new address with every session.
 const AFRESH_EVERY: Duration = Duration::from_secs(30);
 
+/// Changes of a member that end rests within that time: one that moves loses its old addresses first, then names new ones, and
+/// knows its NAT last.
+const AFRESH_IN_A_ROW: u8 = 3;
+
 /// The longest delay before firing, and the longest span, that a mediator can ask for.
 pub const MAX_DELAY: Duration = Duration::from_secs(2);
 
@@ -423,6 +427,12 @@ impl Rendezvous {
         for (_, history) in self.peers.iter_mut() {
             history.start_afresh(now);
         }
+    }
+
+    /// This node's network changed. Where it is seen now turns out a little later, and counts then.
+    pub fn network_changed(&mut self, now: Time) {
+        self.own_changed(now);
+        self.afresh_at = now;
     }
 
     /// The addresses or the verdict of `peer` changed.

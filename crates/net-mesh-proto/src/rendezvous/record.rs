@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::AFRESH_EVERY;
 use super::plan::Plan;
 use super::wire::Decline;
+use super::{AFRESH_EVERY, AFRESH_IN_A_ROW};
 use crate::id::NodeId;
 use crate::time::Time;
 
@@ -143,6 +143,8 @@ pub struct History {
     rests_until: Time,
     lonely: bool,
     afresh_at: Time,
+    /// How often the peer was believed since.
+    afresh: u8,
 }
 
 impl History {
@@ -233,7 +235,10 @@ impl History {
     /// The peer says that something changed with it; believed every now and then.
     pub(super) fn peer_changed(&mut self, now: Time) {
         if now >= self.afresh_at {
-            self.afresh_at = now + AFRESH_EVERY;
+            (self.afresh_at, self.afresh) = (now + AFRESH_EVERY, 0);
+        }
+        if self.afresh < AFRESH_IN_A_ROW {
+            self.afresh += 1;
             self.start_afresh(now);
         }
     }
