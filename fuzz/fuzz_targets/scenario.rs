@@ -130,6 +130,7 @@ impl World {
                     conn,
                     rtt: Duration::from_millis(u64::from(with.word())),
                     active: false,
+                    pinned: false,
                 });
             }
             _ => self.command(with),

@@ -461,6 +461,7 @@ impl Driver {
                 conn: *conn,
                 rtt: link.connection.rtt(),
                 active: link.take_activity(),
+                pinned: link.is_pinned(),
             });
         }
     }

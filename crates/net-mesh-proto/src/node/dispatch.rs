@@ -54,11 +54,19 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_link(&mut self, now: Time, conn: ConnId, rtt: Duration, active: bool) {
+    pub(super) fn handle_link(
+        &mut self,
+        now: Time,
+        (conn, rtt): (ConnId, Duration),
+        active: bool,
+        pinned: bool,
+    ) {
         self.arbiter.set_rtt(conn, rtt);
-        if let Some(peer) = self.arbiter.peer_of(conn).filter(|_| active) {
+        if let Some(peer) = self.arbiter.peer_of(conn).filter(|_| active || pinned) {
             self.dialer.used(now, peer);
-            self.session_used(now, peer);
+            if active {
+                self.session_used(now, peer);
+            }
         }
         self.links_at.get_or_insert(now + GATHER_RTTS);
     }

@@ -154,6 +154,8 @@ pub enum Input<'a> {
         rtt: Duration,
         /// Whether the application used it since the last time.
         active: bool,
+        /// Whether it is kept although nothing may pass: the application has a stream on it.
+        pinned: bool,
     },
     /// What has passed over a route of a connection so far. Told soon after it has changed (10 ms are soon), and
     /// always before a timeout is handled or a frame is told: the two ends compare their counts.

@@ -191,7 +191,9 @@ impl Node {
             }
             Input::Control { conn, bytes } => self.handle_control(now, conn, bytes),
             Input::Closed { conn } => self.handle_closed(now, conn),
-            Input::Link { conn, rtt, active } => self.handle_link(now, conn, rtt, active),
+            Input::Link { conn, rtt, active, pinned } => {
+                self.handle_link(now, (conn, rtt), active, pinned);
+            }
             Input::Frame { route, bytes } => self.handle_frame(now, route, bytes),
             Input::Traffic { conn, route, traffic } => self.handle_traffic(now, conn, route, traffic),
             Input::RouteRefused { conn, route } => self.route_refused(now, conn, route),

@@ -459,7 +459,9 @@ impl Machine {
                     self.news.push(News::Payload(peer, bytes));
                     self.used(now, id);
                 }
-                Heard::Rtt(rtt) => self.handle(net, now, Input::Link { conn: id, rtt, active: false }),
+                Heard::Rtt(rtt) => {
+                    self.handle(net, now, Input::Link { conn: id, rtt, active: false, pinned: false })
+                }
             }
         }
     }
@@ -547,7 +549,7 @@ impl Machine {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if conn.told.is_none_or(|told| told + TELL <= now) {
             conn.told = Some(now);
-            self.inputs.push_back(Input::Link { conn: id, rtt: conn.rtt, active: true });
+            self.inputs.push_back(Input::Link { conn: id, rtt: conn.rtt, active: true, pinned: false });
         }
     }
 }

@@ -102,9 +102,14 @@ impl Link {
         self.pinned.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the application used this connection since the last call, or has had a stream on it.
+    /// Whether the application used this connection since the last call.
     pub(crate) fn take_activity(&self) -> bool {
-        self.active.swap(false, Ordering::Relaxed) || self.pinned.load(Ordering::Relaxed)
+        self.active.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the application has had a stream on it.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     /// Starts the tasks that serve the connection until it closes.
