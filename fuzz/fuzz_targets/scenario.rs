@@ -97,6 +97,7 @@ impl World {
             stun_servers: vec![SocketAddr::from(([198, 51, 100, 2], 3_478))],
             nat_traversal: true,
             relay: None,
+            port_mapping: None,
             full_mesh: 8,
         };
         let node = Node::new(now, [3; 32], config);

@@ -161,6 +161,7 @@ impl Builder {
             nat_traversal: cfg!(feature = "nat-traversal"),
             relay: self.relay,
             full_mesh: self.full_mesh,
+            port_mapping: None,
         };
         Mesh::assemble(Parts {
             identity: self.identity,

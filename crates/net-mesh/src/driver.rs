@@ -13,6 +13,7 @@ use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output, Switch};
 use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::portmap::Report;
 use net_mesh_proto::rendezvous::Attempt;
 use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
@@ -301,6 +302,7 @@ impl Driver {
                 }
             }
             Output::Label(change) => self.shared.socket.apply(change),
+            Output::PortMap { .. } => {}
             Output::Dial { dial, peer, routes } => {
                 let task = tokio::spawn(Arc::clone(&self.sessions).dial(dial, peer, routes));
                 self.dials.insert(dial, task.abort_handle());
@@ -355,6 +357,11 @@ impl Driver {
                 self.shared.member_gone(&peer);
             }
             Event::Reflexive(addrs) => tracing::info!(?addrs, "reflexive addresses"),
+            Event::PortMapping(report) => {
+                let by = if let Report::Proven { by, .. } = &report { self.name(by) } else { String::new() };
+                crate::portmap::report(&report, &by);
+                self.shared.changed();
+            }
             Event::Classified { verdict, missing } => tracing::info!(
                 class = %verdict.class(), mapping = %verdict.mapping, filtering = %verdict.filtering,
                 confidence = verdict.confidence, missing, "NAT classified"

@@ -73,6 +73,7 @@ mod identity;
 mod mesh;
 pub mod net;
 mod peer;
+mod portmap;
 mod session;
 mod side;
 mod socket;

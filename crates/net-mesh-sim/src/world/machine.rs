@@ -292,6 +292,8 @@ impl Machine {
                     self.handle_frame(net, now, early.from, &early.datagram);
                 }
             }
+            // No router of this internet maps ports.
+            Output::PortMap { .. } => {}
             Output::CloseConnection { conn } | Output::GiveUp { conn } => self.close(net, now, conn),
             Output::Event(event) => {
                 match &event {

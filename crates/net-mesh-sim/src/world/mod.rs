@@ -221,6 +221,7 @@ impl World {
             stun_servers: Vec::new(),
             nat_traversal: spec.nat_traversal,
             relay: spec.relays.then(Limits::default),
+            port_mapping: None,
             full_mesh: spec.full_mesh,
         };
         self.net.set_name(host, config.name.clone());
