@@ -92,6 +92,7 @@ pub use net_mesh_proto::liveness::Issue;
 pub use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
 pub use net_mesh_proto::relay::Limits as RelayLimits;
 pub use peer::{Health, Nat, Path, PathKind, PeerInfo, Pong, Relayed, Status, Udp};
+pub use portmap::{PortMapping, PortMappingState};
 pub use quinn::{RecvStream, SendStream};
 pub use session::SetupError;
 pub use ticket::{MAX_TICKET_ADDRS, Ticket, TicketError};

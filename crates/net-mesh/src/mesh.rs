@@ -23,6 +23,7 @@ use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
 use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
+use crate::portmap::PortMapping;
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
 use crate::why::Why;
@@ -376,7 +377,11 @@ impl Mesh {
         let mut peers: BTreeMap<NodeId, PeerInfo> = shared
             .node()
             .members()
-            .map(|m| (m.record.node, idle(m.record.node, m.record.name.clone(), m.record.verdict.class())))
+            .map(|m| {
+                let mut info = idle(m.record.node, m.record.name.clone(), m.record.verdict.class());
+                info.port_mapped = m.record.flags.mapped;
+                (m.record.node, info)
+            })
             .collect();
         for peer in lock(&shared.failed).keys() {
             if let Some(info) = peers.get_mut(peer) {
@@ -424,6 +429,8 @@ impl Mesh {
         };
         let problem = (udp == Udp::Blocked).then(|| SILENT.to_owned());
         let circuits = node.carried();
+        let class = node.experienced_class(shared.now());
+        let mapping = node.port_mapping().map(|status| PortMapping::of(shared.now(), &status));
         drop(node);
         let relay = shared.relays.then(|| {
             let carried = shared.socket.carried();
@@ -440,7 +447,8 @@ impl Mesh {
             listen: self.local_addrs(),
             reflexive,
             nat: Nat {
-                class: verdict.class(),
+                class,
+                class_without_mapping: (class != verdict.class()).then(|| verdict.class()),
                 mapping: verdict.mapping,
                 filtering: verdict.filtering,
                 port_rule: verdict.port_rule,
@@ -448,7 +456,7 @@ impl Mesh {
                 age,
                 missing: missing.map(str::to_owned),
             },
-            port_mapping: None,
+            port_mapping: mapping,
             peers,
             udp,
             problem,
@@ -662,6 +670,7 @@ fn idle(node_id: NodeId, name: String, nat: net_mesh_proto::nat::NatClass) -> Pe
         loss: None,
         health: Health::Healthy,
         issues: Vec::new(),
+        port_mapped: false,
         tx_bytes: 0,
         rx_bytes: 0,
     }

@@ -138,6 +138,12 @@ impl Node {
         }
     }
 
+    /// The class that others experience: by a proven port mapping anyone can reach this node.
+    #[must_use]
+    pub fn experienced_class(&self, now: Time) -> NatClass {
+        self.as_experienced(self.current_verdict(now).0).class()
+    }
+
     /// How things stand with the router; `None` where the operator does not want it to be asked.
     #[must_use]
     pub fn port_mapping(&self) -> Option<Status> {
