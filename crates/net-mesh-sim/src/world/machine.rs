@@ -292,8 +292,10 @@ impl Machine {
                     self.handle_frame(net, now, early.from, &early.datagram);
                 }
             }
-            // No router of this internet maps ports.
-            Output::PortMap { .. } => {}
+            Output::PortMap { id, request } => {
+                let answer = net.ask_router(now, self.host, request);
+                self.inputs.push_back(Input::PortMapped { id, answer });
+            }
             Output::CloseConnection { conn } | Output::GiveUp { conn } => self.close(net, now, conn),
             Output::Event(event) => {
                 match &event {
