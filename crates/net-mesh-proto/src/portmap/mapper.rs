@@ -335,12 +335,12 @@ impl PortMapper {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox<Event>) {
+        self.look_at_held(now, out);
         if let State::Resting(at, _) = &self.state
             && *at <= now
         {
-            return self.search(now, out);
+            self.search(now, out);
         }
-        self.look_at_held(now, out);
     }
 
     fn look_at_held(&mut self, now: Time, out: &mut Outbox<Event>) {
