@@ -252,6 +252,9 @@ impl Drop for Inner {
     }
 }
 
+/// How long the end waits for the router to delete what it has mapped: a request is given up after two seconds.
+const RELEASE_WAIT: Duration = Duration::from_millis(2500);
+
 /// A node of a mesh. Cheap to clone; the node stops when the last clone is dropped, or at
 /// [`shutdown`](Self::shutdown), which also says goodbye.
 #[derive(Clone)]
@@ -648,6 +651,7 @@ impl Mesh {
         if shared.signals.send(Signal::Leave(done)).await.is_ok() {
             // Bounded: a driver that is gone answers at once, by dropping its end.
             let _ = timeout(DRAIN_WAIT, left).await;
+            let _ = timeout(RELEASE_WAIT, self.port_released()).await;
             // The goodbye is in the streams' buffers; a round trip lets it leave before they close.
             let slowest = lock(&shared.links).values().map(|l| l.connection.rtt()).max();
             tokio::time::sleep(slowest.unwrap_or_default().min(Duration::from_millis(300))).await;
@@ -656,6 +660,17 @@ impl Mesh {
         shared.down.send_replace(true);
         self.inner.sessions.shutdown().await;
         shared.stop.notify_one();
+    }
+
+    /// Waits until the router has answered whether it deleted what it had mapped.
+    async fn port_released(&self) {
+        let shared = self.shared();
+        let mut changes = shared.changes.subscribe();
+        while shared.node().is_releasing_port() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 
