@@ -5,6 +5,8 @@
 //! | `cmd/` | what does each subcommand do? One file each |
 //! | `home` | where do keys and settings live, and who may read them? |
 //! | `admin/` | how do the commands talk to the running node? |
+//! | `metrics` | what does Prometheus get? |
+//! | `log` | how does the node tell what happens to it? |
 //! | `json` | which JSON is promised to others? |
 //! | `table`, `text`, `stdout` | how does it look, and what if nobody reads it? |
 //!
@@ -18,6 +20,8 @@ mod admin;
 mod cmd;
 mod home;
 mod json;
+mod log;
+mod metrics;
 mod stdout;
 mod table;
 mod text;

@@ -118,6 +118,9 @@ impl Verdict {
 macro_rules! words {
     ($type:ident { $($variant:ident => $word:literal = $code:literal,)+ }) => {
         impl $type {
+            /// Every value, in the order of their bytes on the wire.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
             /// The word used in output.
             #[must_use]
             pub const fn word(self) -> &'static str {

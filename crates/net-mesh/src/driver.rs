@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::mesh::Shared;
+use crate::metrics::{self, Happened, Publisher};
 use crate::net::{self, Network, Watch};
 use crate::portmap::Asker;
 use crate::session::{Link, Sessions};
@@ -87,6 +88,8 @@ pub(crate) struct Driver {
     sampled: Instant,
     ips: Vec<std::net::IpAddr>,
     router: Asker,
+    happened: Happened,
+    publisher: Publisher,
     /// Where this queue can be reached, without keeping it open.
     own: mpsc::WeakSender<Signal>,
 }
@@ -115,11 +118,14 @@ impl Driver {
             sampled: Instant::now(),
             ips: Vec::new(),
             router,
+            happened: Happened::default(),
+            publisher: Publisher::default(),
         }
     }
 
     /// Runs until every handle to the mesh is gone or the mesh is shut down.
     pub(crate) async fn run(mut self) {
+        metrics::describe();
         self.open_other_port();
         // Before the first look, so that nothing happens between the two.
         let used = [false, true].map(|v6| self.shared.socket.port(v6).is_some());
@@ -351,7 +357,8 @@ impl Driver {
         }
     }
 
-    fn event(&self, event: Event) {
+    fn event(&mut self, event: Event) {
+        self.happened.event(&self.shared, &event);
         match event {
             Event::SessionUp { peer, conn } => {
                 if let Some(link) = self.links.get(&conn) {
@@ -400,20 +407,14 @@ impl Driver {
                     tracing::debug!(peer = ?peer.map(|p| p.short()), ?addrs, ?failure, "peer not reached");
                 }
             }
-            Event::Health { peer, route, health, evidence } => {
-                metrics::counter!("net_mesh_health_transitions_total", "health" => health.name(), "cause" => evidence.cause.name()).increment(1);
-                tracing::info!(
-                    peer = %peer.short(), name = self.name(&peer), %route, %health, cause = %evidence.cause,
-                    silent_ms = evidence.silent.as_millis(), unanswered = evidence.unanswered, loss_permille = evidence.loss,
-                    rtt_ms = evidence.rtt.map(|rtt| rtt.as_millis()), "health"
-                );
-            }
-            Event::Issue { peer, issue } => {
-                metrics::counter!("net_mesh_path_issues_total", "issue" => issue.name()).increment(1);
-                tracing::warn!(
-                    peer = %peer.short(), name = self.name(&peer), %issue, "the network to a peer is at fault"
-                );
-            }
+            Event::Health { peer, route, health, evidence } => tracing::info!(
+                peer = %peer.short(), name = self.name(&peer), %route, %health, cause = %evidence.cause,
+                silent_ms = evidence.silent.as_millis(), unanswered = evidence.unanswered, loss_permille = evidence.loss,
+                rtt_ms = evidence.rtt.map(|rtt| rtt.as_millis()), "health"
+            ),
+            Event::Issue { peer, issue } => tracing::warn!(
+                peer = %peer.short(), name = self.name(&peer), %issue, "the network to a peer is at fault"
+            ),
             Event::Silent => tracing::warn!(
                 "nothing has come back over UDP: a firewall drops it, or nobody runs at the addresses to start from"
             ),
@@ -486,6 +487,7 @@ impl Driver {
                 pinned: link.is_pinned(),
             });
         }
+        self.publisher.publish(&self.shared, &*self.network);
     }
 
     /// The network told of changes. The node hears of them also where all addresses are what they were.
@@ -493,12 +495,14 @@ impl Driver {
         let before = std::mem::take(&mut self.ips);
         self.network_changed();
         let readdressed = before != self.ips;
+        metrics::of_network_change();
         tracing::info!(what = net::words(kinds), readdressed, "the network changed");
     }
 
     fn compare_ips(&mut self) {
         if self.network.ips() != self.ips {
             tracing::info!("the host's addresses changed");
+            metrics::of_network_change();
             self.network_changed();
         }
     }

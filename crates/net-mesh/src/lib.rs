@@ -71,6 +71,7 @@ mod driver;
 mod error;
 mod identity;
 mod mesh;
+pub mod metrics;
 pub mod net;
 mod peer;
 mod portmap;

@@ -160,6 +160,10 @@ impl Shared {
         }
     }
 
+    pub(crate) const fn relays(&self) -> bool {
+        self.relays
+    }
+
     fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {
         lock(&self.links).get(peer).cloned()
     }
@@ -315,7 +319,7 @@ impl Mesh {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 

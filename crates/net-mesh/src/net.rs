@@ -3,7 +3,7 @@
 //! | file | the question it answers |
 //! |---|---|
 //! | `watch` | when is the node told that its network changed? |
-//! | `netlink` | what does Linux say about its network? |
+//! | `netlink` | what does Linux say about its network, and about a socket? |
 //! | `sleep` | did this host sleep, or was this process stopped? |
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -63,6 +63,13 @@ pub trait Network: Send + Sync + Debug + 'static {
     fn changes(&self) -> Option<Changes> {
         None
     }
+
+    /// Datagrams that arrived at the socket bound to `local` and were discarded since it was opened, because its buffer
+    /// was full; `None` where that is not known, as it is unless implemented.
+    fn overflowed(&self, local: SocketAddr) -> Option<u64> {
+        let _ = local;
+        None
+    }
 }
 
 /// The network of the machine.
@@ -114,5 +121,12 @@ impl Network for SystemNetwork {
                     .ok()
             })
         })))
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn overflowed(&self, local: SocketAddr) -> Option<u64> {
+        netlink::overflowed(local)
+            .inspect_err(|error| tracing::trace!(%error, "the kernel's counts of a socket"))
+            .ok()
     }
 }

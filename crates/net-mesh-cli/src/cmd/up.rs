@@ -10,11 +10,11 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use net_mesh::Mesh;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::admin::server::Server;
 use crate::home::{Config, Home, SOCKET};
-use crate::{stdout, text};
+use crate::metrics::Endpoint;
+use crate::{log, stdout, text};
 
 /// How often members' addresses are written down. Losing one interval costs nothing unless the whole mesh
 /// moves in it.
@@ -50,12 +50,14 @@ pub(super) struct Up {
     #[arg(long, value_name = "SECONDS", requires = "port_mapping", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(20..=86_400))]
     port_mapping_lease: u64,
     /// What to log to stderr, as `tracing` filter directives
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info", value_parser = parse_filter)]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info", value_parser = log::parse_filter)]
     log: String,
-}
-
-fn parse_filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    /// What a line of the log looks like
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: log::Format,
+    /// Answer `GET /metrics` in Prometheus' format here, to whoever can connect
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Either of the two signals that ask the node to stop.
@@ -85,11 +87,13 @@ impl Up {
                 "this program was built without port mapping; build it with `cargo build --release --features port-mapping`"
             );
         }
-        start_log(&self.log)?;
+        log::start(&self.log, self.log_format)?;
         home.require()?;
         let _lock = home.lock()?;
         let identity = home.material()?.identity()?;
         let config = home.config()?;
+        // Before the node starts, so that nothing is missed.
+        let metrics = self.metrics.map(Endpoint::bind).transpose()?;
         super::block_on(async {
             // From here on a signal means a clean end, also while names are looked up.
             let mut signals = StopSignals::new()?;
@@ -97,6 +101,7 @@ impl Up {
                 mesh = self.start(identity, &config, home) => mesh?,
                 () = signals.recv() => return Ok(()),
             };
+            let _metrics = metrics.map(Endpoint::serve).transpose()?;
             serve(mesh, home, signals).await
         })
     }
@@ -138,16 +143,6 @@ impl Up {
     fn ask_router(&self, builder: net_mesh::Builder) -> net_mesh::Builder {
         builder
     }
-}
-
-pub(super) fn start_log(filter: &str) -> anyhow::Result<()> {
-    use std::io::IsTerminal as _;
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(filter)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init()
-        .map_err(|error| anyhow!("cannot start logging: {error}"))
 }
 
 /// The addresses of `names`, all looked up at once. One that cannot be found is logged and left out: the

@@ -11,6 +11,7 @@ use crate::id::NodeId;
 use crate::membership::{Member, Record};
 use crate::nat::Verdict;
 use crate::peer::{Local, Session};
+use crate::reflex::{Asked, Told};
 use crate::route::Route;
 use crate::time::Time;
 
@@ -89,6 +90,12 @@ impl Node {
         Some((route, self.via(route)))
     }
 
+    /// The way the session with `peer` travels; `None` without a session, or while it has no way.
+    #[must_use]
+    pub fn route(&self, peer: &NodeId) -> Option<Route> {
+        self.reach.paths.current(peer)
+    }
+
     /// How many circuits of others go through this node.
     #[must_use]
     pub fn carried(&self) -> usize {
@@ -106,6 +113,13 @@ impl Node {
     #[must_use]
     pub fn reflexive(&self) -> Vec<SocketAddr> {
         self.local.reflexive().to_vec()
+    }
+
+    /// What this node asked for reflexive addresses and others asked of it, and what came of it; all zero where NAT
+    /// traversal is off.
+    #[must_use]
+    pub fn reflex_counts(&self) -> (Asked, Told) {
+        self.traversal.as_ref().map(Traversal::reflex_counts).unwrap_or_default()
     }
 
     /// Whether anything comes back over UDP.

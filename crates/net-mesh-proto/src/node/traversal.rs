@@ -74,6 +74,11 @@ impl Traversal {
         self.classifier.tokens()
     }
 
+    /// What was asked for reflexive addresses, and what came of it.
+    pub(super) const fn reflex_counts(&self) -> (reflex::Asked, reflex::Told) {
+        self.reflex.counts()
+    }
+
     pub(super) fn network_changed(&mut self, now: Time, local: &Local) {
         self.reflex.network_changed(now, &mut self.heard_reflex);
         for server in self.stun_servers.iter().filter(|server| local.can_send_to(**server)) {

@@ -101,6 +101,21 @@ struct Server {
     lines: Vec<Line>,
 }
 
+/// What was asked, and what came of it, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Requests sent, each copy counted.
+    pub sent: u64,
+    /// Answers with an address in them.
+    pub answered: u64,
+    /// Answers that refuse.
+    pub refused: u64,
+    /// Answers to nothing that was asked, or from elsewhere.
+    pub unmatched: u64,
+    /// Questions of which no copy was answered.
+    pub given_up: u64,
+}
+
 /// The asking side of the protocol.
 #[derive(Debug)]
 pub struct Client {
@@ -108,13 +123,15 @@ pub struct Client {
     servers: BoundedMap<ServerKey, Server>,
     told_main: Vec<SocketAddr>,
     told_other: Vec<SocketAddr>,
+    asked: Asked,
 }
 
 impl Client {
     /// A client that knows no server.
     #[must_use]
     pub fn new(rng: Rng) -> Self {
-        Self { rng, servers: BoundedMap::new(MAX_SERVERS), told_main: Vec::new(), told_other: Vec::new() }
+        let servers = BoundedMap::new(MAX_SERVERS);
+        Self { rng, servers, told_main: Vec::new(), told_other: Vec::new(), asked: Asked::default() }
     }
 
     /// Asks `key`, reached at `addr`, now and from time to time. Nothing changes if it is known at that address.
@@ -172,7 +189,8 @@ impl Client {
             }
         };
         let from = stun::canonical(from);
-        let Some((line, open)) = self.asked(socket, from, txid) else {
+        let Some((line, open)) = self.question(socket, from, txid) else {
+            self.asked.unmatched += 1;
             return out.drop(DropReason::UnknownTransaction);
         };
         line.question = Question::Due(now + MAX_AGE);
@@ -181,10 +199,14 @@ impl Client {
             at: now,
             rtt: (open.tries == 1).then(|| now - open.sent),
         });
+        match mapped {
+            Some(_) => self.asked.answered += 1,
+            None => self.asked.refused += 1,
+        }
         self.tell(out);
     }
 
-    fn asked(&mut self, socket: SocketId, from: SocketAddr, txid: u128) -> Option<(&mut Line, Open)> {
+    fn question(&mut self, socket: SocketId, from: SocketAddr, txid: u128) -> Option<(&mut Line, Open)> {
         self.servers
             .iter_mut()
             .filter(|(_, server)| server.addr == from)
@@ -220,6 +242,7 @@ impl Client {
                     Question::Open(_) | Question::Due(_) => continue,
                 };
                 if open.tries == TRIES {
+                    self.asked.given_up += 1;
                     line.seen = None;
                     line.question = Question::Due(now + MAX_AGE);
                     continue;
@@ -227,6 +250,7 @@ impl Client {
                 open.tries += 1;
                 open.due =
                     now + if open.tries == TRIES { LAST_WAIT } else { FIRST_RTO * (1 << (open.tries - 1)) };
+                self.asked.sent += 1;
                 out.send(line.socket, server.addr, stun::binding_request(open.txid, None));
                 line.question = Question::Open(open);
             }
@@ -245,6 +269,12 @@ impl Client {
                 other: seen(SocketId::OTHER),
             }
         })
+    }
+
+    /// What was asked so far, and what came of it.
+    #[must_use]
+    pub const fn counts(&self) -> Asked {
+        self.asked
     }
 
     /// The distinct addresses at which `socket` is seen; those that most servers agree on come first,

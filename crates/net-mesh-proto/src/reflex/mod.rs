@@ -22,8 +22,8 @@ mod tests;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-pub use client::{Client, Observation, ServerView};
-pub use server::Server;
+pub use client::{Asked, Client, Observation, ServerView};
+pub use server::{Server, Told};
 
 use crate::id::NodeId;
 use crate::outbox::{Outbox, SocketId};
@@ -131,6 +131,12 @@ impl Reflex {
     /// What each server saw.
     pub fn servers(&self) -> impl Iterator<Item = ServerView> + '_ {
         self.client.servers()
+    }
+
+    /// What was asked by this node and of it since the start, and what came of it.
+    #[must_use]
+    pub const fn counts(&self) -> (Asked, Told) {
+        (self.client.counts(), self.server.counts())
     }
 
     /// Whether the transaction `txid` was answered on the main socket, to `from`, within the last 10 s.

@@ -76,12 +76,28 @@ impl Rate {
     }
 }
 
+/// What others asked, and what came of it, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Plain requests that were answered.
+    pub answered: u64,
+    /// Requests of members that classify their NAT, with a token that this node gave out, that were answered.
+    pub probes: u64,
+    /// Requests refused for attributes that this node does not understand.
+    pub rejected: u64,
+    /// Requests beyond their source's rate, or everybody's.
+    pub limited: u64,
+    /// Requests that no answer can be sent to.
+    pub unusable: u64,
+}
+
 /// The answering side of the protocol.
 #[derive(Debug)]
 pub struct Server {
     sources: BoundedMap<IpAddr, Bucket>,
     total: Bucket,
     seen: BoundedMap<u128, (SocketAddr, Time)>,
+    told: Told,
 }
 
 impl Default for Server {
@@ -90,6 +106,7 @@ impl Default for Server {
             sources: BoundedMap::new(MAX_SOURCES),
             total: TOTAL_RATE.full(Time::ZERO),
             seen: BoundedMap::new(MAX_SEEN),
+            told: Told::default(),
         }
     }
 }
@@ -110,15 +127,23 @@ impl Server {
     ) {
         let from = stun::canonical(from);
         if from.port() == 0 {
+            self.told.unusable += 1;
             return out.drop(DropReason::UnsupportedStun);
         }
         if !authorised && !self.admit(now, from.ip()) {
+            self.told.limited += 1;
             return out.drop(DropReason::RateLimited);
         }
         if !request.unknown_required.is_empty() {
+            self.told.rejected += 1;
             let error =
                 stun::unknown_attributes(request.txid, &request.unknown_required, request.has_fingerprint);
             return out.send(socket, from, error);
+        }
+        if authorised {
+            self.told.probes += 1;
+        } else {
+            self.told.answered += 1;
         }
         if socket == SocketId::MAIN {
             self.seen.insert(request.txid, (from, now));
@@ -139,6 +164,12 @@ impl Server {
     #[must_use]
     pub fn saw(&self, now: Time, txid: u128, from: SocketAddr) -> bool {
         self.seen.get(&txid).is_some_and(|(addr, at)| *addr == from && now - *at <= REMEMBER)
+    }
+
+    /// What was asked by others so far, and what came of it.
+    #[must_use]
+    pub const fn counts(&self) -> Told {
+        self.told
     }
 
     /// How many sources and transactions are remembered.

@@ -301,3 +301,35 @@ proptest::proptest! {
         proptest::prop_assert!(reply_length(&bytes, addr("[2001:db8::5]:777")) <= bytes.len() + MAX_SURPLUS);
     }
 }
+
+#[test]
+fn what_was_asked_and_what_came_of_it_is_counted() {
+    let (mut machine, requests, mut out) = asked();
+    answer(&mut machine, Time::from_millis(40), &requests[0], "198.51.100.7:40000", &mut out);
+    answer(&mut machine, Time::from_millis(50), &requests[0], "198.51.100.7:40000", &mut out);
+    let mut now = Time::from_millis(50);
+    while let Some(deadline) = machine.poll_timeout().filter(|d| d.at < Time::from_millis(60_000)) {
+        now = deadline.at;
+        machine.handle_timeout(now, &mut out);
+    }
+    let (asked, told) = machine.counts();
+    assert_eq!((asked.answered, asked.unmatched, asked.refused, asked.given_up), (1, 1, 0, 1));
+    assert_eq!(asked.sent, 6, "one question answered at once, five copies of the other");
+    assert_eq!(told, Told::default());
+    let request = |unknown: &[u16]| BindingRequest {
+        txid: 7,
+        unknown_required: unknown.to_vec(),
+        has_fingerprint: false,
+        probe: None,
+        check: None,
+    };
+    let from = addr("192.0.2.1:5000");
+    for _ in 0..101 {
+        machine.handle_request(now, SocketId::MAIN, from, &request(&[]), false, &mut out);
+    }
+    machine.handle_request(now, SocketId::MAIN, from, &request(&[]), true, &mut out);
+    machine.handle_request(now, SocketId::MAIN, addr("192.0.2.2:5000"), &request(&[1]), false, &mut out);
+    machine.handle_request(now, SocketId::MAIN, addr("192.0.2.2:0"), &request(&[]), false, &mut out);
+    let told = machine.counts().1;
+    assert_eq!((told.answered, told.limited, told.probes, told.rejected, told.unusable), (100, 1, 1, 1, 1));
+}

@@ -75,7 +75,8 @@ pub enum Plan {
 }
 
 impl Plan {
-    const ALL: [Self; 8] = [
+    /// All plans.
+    pub const ALL: [Self; 8] = [
         Self::Dial,
         Self::AskToBeDialled,
         Self::LocalFirst,
@@ -101,6 +102,21 @@ impl Plan {
 
     pub(super) fn from_code(code: u8) -> Result<Self, Malformed> {
         Self::ALL.into_iter().find(|plan| plan.code() == code).ok_or(Malformed::Invalid("a plan"))
+    }
+
+    /// A name for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dial => "dial",
+            Self::AskToBeDialled => "ask_to_be_dialled",
+            Self::LocalFirst => "local_first",
+            Self::FireTogether => "fire_together",
+            Self::SeekerFirst => "seeker_first",
+            Self::SoughtFirst => "sought_first",
+            Self::SymmetricSide => "symmetric_side",
+            Self::OverIpv6 => "over_ipv6",
+        }
     }
 
     /// The plan in words.

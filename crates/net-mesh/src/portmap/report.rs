@@ -16,7 +16,7 @@ pub(crate) fn report(report: &Report, name: &str) {
         Report::Released { .. } => "released",
         Report::NotReleased { .. } => "not_released",
     };
-    metrics::counter!("net_mesh_port_mapping_events_total", "event" => word).increment(1);
+    crate::metrics::of_port_mapping_event(word);
     match report {
         Report::NoRouter => tracing::info!("no router maps ports here"),
         Report::Refused { protocol, failure, detail } => {

@@ -101,11 +101,7 @@ impl Router {
             Answer::Mapped(_) | Answer::Released => "ok",
             Answer::Failed { failure, .. } => failure.word(),
         };
-        metrics::counter!(
-            "net_mesh_port_mapping_requests_total",
-            "protocol" => protocol.word(), "request" => word, "result" => result
-        )
-        .increment(1);
+        crate::metrics::of_router_request(protocol, word, result);
         tracing::debug!(?request, ?answer, "router asked");
         answer
     }

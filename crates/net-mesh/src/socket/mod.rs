@@ -57,7 +57,8 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio::sync::mpsc;
 
-pub(crate) use counters::DropCounters;
+use counters::Passed;
+pub(crate) use counters::{DropCounters, Volume};
 use early::Early;
 use overflow::Overflow;
 use relay::Labels;
@@ -116,6 +117,7 @@ pub(crate) struct MeshSocket {
     overflow: Overflow,
     inbox: mpsc::Sender<Datagram>,
     drops: Arc<DropCounters>,
+    passed: Passed,
     /// Recognises the connection ids that this node gave out.
     ids: HashedConnectionIdGenerator,
     /// Which wire is asked first next time, so that a busy one does not starve the other.
@@ -149,6 +151,7 @@ impl MeshSocket {
             overflow: Overflow::default(),
             inbox,
             drops,
+            passed: Passed::default(),
             ids,
             turn: AtomicUsize::new(0),
         }))
@@ -196,6 +199,11 @@ impl MeshSocket {
     /// next call. Only sessions whose peer is known have counts here.
     pub(crate) fn sample(&self, max: usize) -> Vec<(SlotId, Route, Traffic)> {
         self.slots.changed().take(max)
+    }
+
+    /// QUIC's packets of sessions since the start: those sent and those received, each straight and over circuits.
+    pub(crate) fn passed(&self) -> [[Volume; 2]; 2] {
+        self.passed.read()
     }
 
     /// Waits until there is something to [`sample`](Self::sample), and resolves once for it: again only when there

@@ -28,8 +28,9 @@ const MIN_STRAY: usize = 23;
 struct Entry {
     route: Route,
     found: Option<Found>,
-    /// Datagrams with a connection id that this node chose, and the last such id.
-    ours: u64,
+    /// Datagrams with a connection id that this node chose, their bytes, and the last such id.
+    ours: usize,
+    bytes: usize,
     id: Option<u64>,
 }
 
@@ -168,13 +169,14 @@ impl MeshSocket {
     }
 
     fn entry(&self, route: Route) -> Entry {
-        Entry { route, found: self.slots.by_source(route), ours: 0, id: None }
+        Entry { route, found: self.slots.by_source(route), ours: 0, bytes: 0, id: None }
     }
 
     /// Counts what of a batch came from an entry's peer.
     fn count(&self, entry: &Entry) {
         let (Some(found), Some(id)) = (&entry.found, entry.id) else { return };
-        let news = found.routes.received(self.clock.now(), entry.route, entry.ours, id);
+        let news = found.routes.received(self.clock.now(), entry.route, entry.ours as u64, id);
+        self.passed.received(entry.route, entry.ours, entry.bytes);
         if news.untold {
             self.slots.changed().add(&found.routes);
         }
@@ -208,6 +210,7 @@ impl MeshSocket {
         let counts = found.settled || datagram.first().is_some_and(|first| first & 0x80 != 0);
         if counts && let Some(id) = self.own_id(datagram, entry.id) {
             entry.ours += 1;
+            entry.bytes += datagram.len();
             entry.id = Some(id);
             if !found.proven {
                 found.proven = true;

@@ -55,7 +55,7 @@ impl MeshSocket {
                 continue;
             }
             bytes += run.bytes.len();
-            self.count_sent(&routes, now, route, count);
+            self.count_sent(&routes, now, route, (count, run.bytes.len()));
         }
         bytes
     }
@@ -72,15 +72,16 @@ impl MeshSocket {
         let now = self.clock.now();
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         let count = transmit.contents.len().div_ceil(segment);
+        let passed = (count, transmit.contents.len());
         self.send_on(lines.route, transmit)?;
-        self.count_sent(routes, now, lines.route, count);
+        self.count_sent(routes, now, lines.route, passed);
         if lines.settled {
             routes.remember(now, transmit.contents, segment);
         }
         let Some(also) = lines.also else { return Ok(()) };
         // Nobody waits for a copy.
         match self.send_on(also, transmit) {
-            Ok(()) => self.count_sent(routes, now, also, count),
+            Ok(()) => self.count_sent(routes, now, also, passed),
             Err(_) => self.drops.add(DropReason::SendBufferFull, count),
         }
         Ok(())
@@ -130,7 +131,15 @@ impl MeshSocket {
         }
     }
 
-    fn count_sent(&self, routes: &Arc<PeerRoutes>, now: Time, route: Route, datagrams: usize) {
+    /// Counts datagrams and their bytes.
+    fn count_sent(
+        &self,
+        routes: &Arc<PeerRoutes>,
+        now: Time,
+        route: Route,
+        (datagrams, bytes): (usize, usize),
+    ) {
+        self.passed.sent(route, datagrams, bytes);
         if routes.sent(now, route, datagrams as u64) {
             self.slots.changed().add(routes);
         }

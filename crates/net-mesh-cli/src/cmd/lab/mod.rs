@@ -45,7 +45,7 @@ impl Lab {
             bail!("this program was built without NAT traversal: build it with the feature `nat-traversal`");
         }
         if let Ok(filter) = std::env::var("RUST_LOG") {
-            super::up::start_log(&filter)?;
+            crate::log::start(&filter, crate::log::Format::Text)?;
         }
         let (world, internet) = World::new(self.seed);
         // Paused: time jumps to the next thing that happens, and nothing depends on this machine's speed.

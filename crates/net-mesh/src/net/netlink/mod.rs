@@ -14,6 +14,7 @@
 //! Bounds: [`MAX_KNOWN`] addresses, links and default routes each. Past that they are forgotten, and the worst is a
 //! change reported that was none.
 
+mod socket;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -31,6 +32,7 @@ use tokio::io::unix::AsyncFd;
 use wire::{DefaultRoute, Notice};
 
 use super::Change;
+pub(super) use socket::overflowed;
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
