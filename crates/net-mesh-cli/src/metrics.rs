@@ -36,7 +36,7 @@ const MAX_CONNECTIONS: usize = 16;
 
 /// How long a connection may live, which carries one request: some hundred kilobytes over a slow line. Whoever asks or
 /// reads more slowly gives up the place.
-const LIFETIME: Duration = Duration::from_secs(20);
+const LIFETIME: Duration = Duration::from_secs(10);
 
 /// How long a text serves all who ask. The node brings its metrics up to date once a second.
 const FRESH: Duration = Duration::from_millis(500);

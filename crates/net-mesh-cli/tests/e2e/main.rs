@@ -11,6 +11,9 @@
 //! | `network_changes` | on a host whose addresses, links and default route change |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
+//! | `metrics` | on loopback, read as Prometheus reads them |
+//! | `with_prometheus` | on loopback, scraped by a real Prometheus |
+//! | `logs` | on loopback, and what they say of it |
 //! | `the_lab` | in the simulated internet that the program carries |
 //! | `wrong_input` | wherever something is wrong |
 //!
@@ -24,11 +27,14 @@ mod bad_lines;
 mod every_pair;
 mod failover;
 mod first_words;
+mod logs;
 mod loopback;
+mod metrics;
 mod network_changes;
 mod on_a_real_kernel;
 mod special_places;
 mod support;
 mod the_lab;
 mod with_coturn;
+mod with_prometheus;
 mod wrong_input;

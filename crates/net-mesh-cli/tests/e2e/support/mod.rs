@@ -8,6 +8,7 @@ pub(crate) mod node;
 pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod reach;
+pub(crate) mod scrape;
 pub(crate) mod stream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
