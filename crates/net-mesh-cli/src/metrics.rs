@@ -8,6 +8,9 @@
 //!
 //! Bounds: [`MAX_CONNECTIONS`], each for one request and [`LIFETIME`] at most; one text for all who ask within [`FRESH`].
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};

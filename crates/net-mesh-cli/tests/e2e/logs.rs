@@ -29,7 +29,7 @@ fn every_line_is_an_object_and_an_event_has_its_fields() {
     let pair = Pair::new();
     let nodes = up(&pair, &["--log-format", "json", "--log", "debug"]);
     let ids = [0, 1].map(|n| nodes[n].status()["node_id"].as_str().unwrap().to_owned());
-    nodes.map(Node::stop);
+    nodes.into_iter().for_each(Node::stop);
     for (n, home) in pair.homes.iter().enumerate() {
         let text = log(home);
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -79,7 +79,7 @@ fn no_secret_is_said_however_much_is_asked_for() {
     let nodes = up(&pair, &["--log", "trace"]);
     pair.homes[0].ok(&["ping", "two"]);
     let ticket = pair.homes[0].invite(&pair.addrs[..1]);
-    nodes.map(Node::stop);
+    nodes.into_iter().for_each(Node::stop);
     for home in &pair.homes {
         let text = log(home).to_lowercase();
         assert!(text.contains("trace"), "the log says everything");
@@ -106,5 +106,5 @@ fn nothing_is_said_per_packet() {
     let said = lines() - before;
     assert!(said < 100, "{said} lines for {count} events of more than ten thousand packets");
     drop(subscriber);
-    nodes.map(Node::stop);
+    nodes.into_iter().for_each(Node::stop);
 }

@@ -69,7 +69,7 @@ fn what_two_nodes_say_to_each_other_is_counted() {
         }
     }
     drop(subscriber);
-    nodes.map(Node::stop);
+    nodes.into_iter().for_each(Node::stop);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn promtool_finds_nothing_wrong() {
         let said = String::from_utf8_lossy(&[&done.stdout[..], &done.stderr[..]].concat()).into_owned();
         assert!(done.status.success() && said.is_empty(), "{said}");
     }
-    nodes.map(Node::stop);
+    nodes.into_iter().for_each(Node::stop);
 }
 
 /// A Prometheus of its own, on loopback, with all it writes in the home's directory.
@@ -123,5 +123,5 @@ fn a_real_prometheus_scrapes_two_nodes_and_answers_the_dashboard() {
     empty.retain(|query| !may_be.iter().any(|part| query.contains(part)));
     assert!(empty.is_empty(), "{empty:#?}");
     prometheus.stop();
-    nodes.map(Node::stop);
+    nodes.into_iter().for_each(Node::stop);
 }

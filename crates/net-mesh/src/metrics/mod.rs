@@ -20,6 +20,8 @@
 
 mod happened;
 mod mediators;
+#[cfg(all(test, feature = "nat-traversal"))]
+mod mesh_tests;
 mod publish;
 mod table;
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::{Identity, Mesh, MeshSecret, NodeKey};
 
 /// Keeps everything that is recorded.
 #[derive(Debug, Default)]
-struct Kept {
+pub(super) struct Kept {
     series: Mutex<BTreeMap<String, (Kind, Key, Arc<AtomicU64>)>>,
     helps: Mutex<BTreeMap<String, (Kind, String)>>,
 }
@@ -33,7 +33,7 @@ impl Kept {
     }
 
     /// The sum over all series of a metric with these labels.
-    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let series = self.series.lock().unwrap();
         let has = |key: &Key, (name, value): &(&str, &str)| {
             key.labels().any(|label| label.key() == *name && label.value() == *value)
@@ -49,7 +49,7 @@ impl Kept {
     }
 
     /// Fails unless everything recorded is in the table, with the labels and values that it says.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         for (kind, key, _) in self.series.lock().unwrap().values() {
             let metric = all().iter().find(|metric| metric.name == key.name());
             let metric = metric.unwrap_or_else(|| panic!("{key} is not in the table"));
