@@ -409,8 +409,8 @@ impl Driver {
             }
             Event::Health { peer, route, health, evidence } => tracing::info!(
                 peer = %peer.short(), name = self.name(&peer), %route, %health, cause = %evidence.cause,
-                silent_ms = evidence.silent.as_millis(), unanswered = evidence.unanswered, loss_permille = evidence.loss,
-                rtt_ms = evidence.rtt.map(|rtt| rtt.as_millis()), "health"
+                silent_ms = millis(evidence.silent), unanswered = evidence.unanswered, loss_permille = evidence.loss,
+                rtt_ms = evidence.rtt.map(millis), "health"
             ),
             Event::Issue { peer, issue } => tracing::warn!(
                 peer = %peer.short(), name = self.name(&peer), %issue, "the network to a peer is at fault"
@@ -429,7 +429,7 @@ impl Driver {
         tracing::info!(
             attempt = info.id, node = %self.shared.node_id().short(), peer = %attempt.peer.short(),
             name = self.name(&attempt.peer), mediator, role = info.role, plan = info.plan, outcome = info.outcome,
-            packets = info.packets, heard = attempt.heard, took_ms = info.took.map(|took| took.as_millis()),
+            packets = info.packets, heard = attempt.heard, took_ms = info.took.map(millis),
             reason = info.reason, "rendezvous"
         );
     }
@@ -514,6 +514,11 @@ impl Drop for Driver {
             task.abort();
         }
     }
+}
+
+/// For the log: what is longer than 64 bits is a text in JSON.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The instant that is [`Time::ZERO`].

@@ -72,37 +72,3 @@ fn a_symmetric_nat_and_a_restricted_cone_alone() {
 fn two_symmetric_nats_alone() {
     one_pair(Behind::Symmetric, Behind::Symmetric);
 }
-
-/// One line each for what was tried, with both peers, who introduced them, and what came of it.
-#[test]
-fn a_rendezvous_is_a_line_in_json() {
-    let mut net = Net::new();
-    let helpers = ["fra", "lon"].map(|name| net.host(name, Behind::Nothing));
-    let hosts = [net.host("left", Behind::PortRestricted), net.host("right", Behind::PortRestricted)];
-    let json: &[&str] = &["--log-format", "json"];
-    let mesh = Mesh::around(helpers.into(), hosts.into());
-    let mesh =
-        ["fra", "lon", "left", "right"].into_iter().fold(mesh, |mesh, name| mesh.with_options(name, json));
-    talk(&mesh, &[(2, 3, Way::Direct)], ONE_PAIR);
-    let log = |member: usize| std::fs::read_to_string(mesh.home(member).beside("log")).unwrap();
-    let lines = |member: usize, message: &str| {
-        let parse = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
-        let lines: Vec<_> =
-            log(member).lines().map(parse).filter(|line| line["message"] == message).collect();
-        lines
-    };
-    for (member, other) in [(2, "right"), (3, "left")] {
-        let found = lines(member, "rendezvous").into_iter().find(|line| line["outcome"] == "found");
-        let found = found.unwrap_or_else(|| panic!("{}", log(member)));
-        assert_eq!(found["name"], other, "{found}");
-        for field in ["attempt", "node", "peer", "plan", "mediator", "role", "reason"] {
-            assert!(found[field].as_str().is_some_and(|text| !text.is_empty()), "no {field}: {found}");
-        }
-        for field in ["packets", "heard", "took_ms"] {
-            assert!(found[field].is_u64(), "no {field}: {found}");
-        }
-        let mediator = if found["mediator"] == "fra" { 0 } else { 1 };
-        let introduced = lines(mediator, "introduced");
-        assert!(introduced.iter().any(|line| line["attempt"] == found["attempt"]), "{found} {introduced:?}");
-    }
-}

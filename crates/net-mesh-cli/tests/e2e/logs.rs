@@ -6,7 +6,7 @@ use std::thread;
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde_json::Value;
 
-use crate::support::node::{Home, Node};
+use crate::support::node::{Home, Node, net_mesh};
 use crate::support::pair::{MEET_LIMIT, Pair, Subscriber, publish};
 
 /// Starts both nodes with these options, and waits until each sees the other.
@@ -41,13 +41,46 @@ fn every_line_is_an_object_and_an_event_has_its_fields() {
         }
         let of = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap().clone();
         let up = of("session up");
-        let (peer, name) = (&ids[1 - n], ["two", "one"][n]);
+        let peer = &ids[1 - n];
         assert!(peer.starts_with(up["peer"].as_str().unwrap()) && !up["peer"].as_str().unwrap().is_empty());
         assert_eq!((up["level"].as_str(), up["target"].as_str()), (Some("INFO"), Some("net_mesh::driver")));
         assert_eq!(up["route"], pair.addrs[1 - n].to_string(), "{up}");
-        assert_eq!(of("path")["name"], name);
+        // A session may be up before the peer's record, with its name, has come.
+        assert!(["", ["two", "one"][n]].contains(&up["name"].as_str().unwrap()), "{up}");
+        assert_eq!((&of("path")["peer"], &of("path")["route"]), (&up["peer"], &up["route"]));
         assert_eq!(of("NAT classified")["confidence"], 0.0, "a number, and not its text");
         assert_eq!(of("stopping")["level"], "INFO");
+    }
+}
+
+/// In the simulated internet that the program carries, whose nodes write to one log.
+#[test]
+fn a_rendezvous_is_one_line_of_each_side_and_one_of_the_mediator() {
+    let mut command = net_mesh("/nonexistent".as_ref());
+    let out = command.args(["lab", "--log-format", "json"]).env("RUST_LOG", "info").output().unwrap();
+    let text = String::from_utf8(out.stderr).unwrap();
+    // The lab's own words stand between them.
+    let said = text.lines().filter(|line| line.starts_with('{'));
+    let lines: Vec<Value> = said.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |message: &str| lines.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+    let found: Vec<_> = of("rendezvous").into_iter().filter(|line| line["outcome"] == "found").collect();
+    assert!(found.len() >= 4, "{text}");
+    for line in &found {
+        for field in ["attempt", "node", "peer", "name", "mediator", "role", "plan", "reason"] {
+            assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "no {field}: {line}");
+        }
+        for field in ["packets", "heard", "took_ms"] {
+            assert!(line[field].is_u64(), "no {field}: {line}");
+        }
+        let same = |other: &&&Value| other["attempt"] == line["attempt"];
+        let sides: Vec<_> = of("rendezvous").into_iter().filter(|other| same(&other)).collect();
+        assert_eq!(sides.len(), 2, "{line} {sides:?}");
+        assert_eq!((&sides[0]["node"], &sides[0]["peer"]), (&sides[1]["peer"], &sides[1]["node"]));
+        if line["mediator"] != "their session" {
+            let introduced = of("introduced");
+            let introduced = introduced.iter().find(same).unwrap_or_else(|| panic!("{line}"));
+            assert_eq!(introduced["plan"], line["plan"]);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use clap::Args;
 use self::progress::Progress;
 use self::report::Report;
 use self::world::World;
-use crate::stdout;
+use crate::{log, stdout};
 
 /// Try it all in a small simulated internet: one node behind each kind of NAT
 ///
@@ -37,6 +37,9 @@ pub(super) struct Lab {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// What a line of the log looks like, where `RUST_LOG` asks for one
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: log::Format,
 }
 
 impl Lab {
@@ -45,7 +48,7 @@ impl Lab {
             bail!("this program was built without NAT traversal: build it with the feature `nat-traversal`");
         }
         if let Ok(filter) = std::env::var("RUST_LOG") {
-            crate::log::start(&filter, crate::log::Format::Text)?;
+            log::start(&filter, self.log_format)?;
         }
         let (world, internet) = World::new(self.seed);
         // Paused: time jumps to the next thing that happens, and nothing depends on this machine's speed.
