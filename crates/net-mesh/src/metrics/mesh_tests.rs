@@ -1,5 +1,7 @@
 //! What a whole mesh records: rendezvous, relaying and both kinds of paths, on a simulated internet in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test file")]
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

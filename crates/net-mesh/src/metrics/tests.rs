@@ -17,10 +17,12 @@ use net_mesh_proto::time::Time;
 use super::*;
 use crate::{Identity, Mesh, MeshSecret, NodeKey};
 
+type Series = (Kind, Key, Arc<AtomicU64>);
+
 /// Keeps everything that is recorded.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    series: Mutex<BTreeMap<String, (Kind, Key, Arc<AtomicU64>)>>,
+    series: Mutex<BTreeMap<String, Series>>,
     helps: Mutex<BTreeMap<String, (Kind, String)>>,
 }
 
