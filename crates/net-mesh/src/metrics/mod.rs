@@ -1,4 +1,4 @@
-//! What can be measured of a node, through the facade of the crate [`metrics`](::metrics).
+//! What can be measured of a node, through the facade of the crate [`metrics`].
 //!
 //! Nothing is recorded unless the program has installed a recorder, such as an exporter for Prometheus, before the
 //! node starts. [`all`] lists every metric there can be.
