@@ -95,6 +95,10 @@ impl Shared {
         self.id
     }
 
+    pub(crate) const fn relays(&self) -> bool {
+        self.relays
+    }
+
     pub(crate) fn node(&self) -> MutexGuard<'_, Node> {
         lock(&self.node)
     }
@@ -311,7 +315,7 @@ impl Mesh {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
