@@ -88,6 +88,11 @@ impl Peers {
     }
 }
 
+/// The round trip of a link: others say it in whole milliseconds, and more would not be true.
+fn whole_ms(rtt: f64) -> String {
+    if rtt < 1.0 { "<1 ms".to_owned() } else { format!("{rtt:.0} ms") }
+}
+
 /// One row for each member: its links, the fastest first.
 fn links(members: &[MemberJson]) -> Table {
     let names: BTreeMap<&str, &str> =
@@ -110,7 +115,7 @@ fn links(members: &[MemberJson]) -> Table {
         let words = links.into_iter().map(|link| {
             let name = names.get(link.node_id.as_str()).copied();
             let name = name.unwrap_or_else(|| text::short_id(&link.node_id));
-            link.rtt_ms.map_or_else(|| name.to_owned(), |rtt| format!("{name} {}", text::ms(rtt)))
+            link.rtt_ms.map_or_else(|| name.to_owned(), |rtt| format!("{name} {}", whole_ms(rtt)))
         });
         table.row([
             member.name.clone(),
@@ -173,13 +178,13 @@ mod tests {
             links,
         };
         let members = [
-            member("a", "fra", None, vec![link("c", None), link("b", Some(31.2)), link("d", Some(2.0))]),
+            member("a", "fra", None, vec![link("c", None), link("b", Some(31.2)), link("d", Some(0.3))]),
             member("b", "home\x1b[2J", Some(4000), vec![link("a", Some(31.0))]),
         ];
         let want = "\
 NAME      ID          NAT     RELAYS      HEARD  DIRECT  LINKS
-fra       aaaaaaaaaa  direct  yes     this node       3  dddddddddd 2.0 ms, home\u{fffd}[2J 31.2 ms, cccccccccc
-home\u{fffd}[2J  bbbbbbbbbb  direct  no        4 s ago       1  fra 31.0 ms
+fra       aaaaaaaaaa  direct  yes     this node       3  dddddddddd <1 ms, home\u{fffd}[2J 31 ms, cccccccccc
+home\u{fffd}[2J  bbbbbbbbbb  direct  no        4 s ago       1  fra 31 ms
 ";
         assert_eq!(links(&members).render(None), want);
     }

@@ -58,7 +58,7 @@ impl Samples {
     pub(super) fn take(&mut self, now: Duration, peers: &[PeerInfo]) {
         let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let elapsed = self.last().map(|last| Duration::from_millis(at_ms.saturating_sub(last.at_ms)));
-        let (tx, rx) = self.count(peers);
+        let (tx, rx) = self.count(peers.iter().map(|peer| (peer.node_id, (peer.tx_bytes, peer.rx_bytes))));
         let rate = |bytes| elapsed.map_or(0.0, |elapsed| per_second(bytes, elapsed));
         let mut sample = Sample { at_ms, tx: rate(tx), rx: rate(rx), ..Sample::default() };
         for peer in peers {
@@ -78,6 +78,10 @@ impl Samples {
         rtts.sort_unstable();
         sample.rtt_ms = rtts.get(rtts.len() / 2).copied().map(millis);
         sample.rtt_max_ms = rtts.last().copied().map(millis);
+        self.keep(sample);
+    }
+
+    fn keep(&mut self, sample: Sample) {
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }
@@ -85,17 +89,16 @@ impl Samples {
     }
 
     /// Bytes sent and received since the last time. The counts of a peer begin anew with each session.
-    fn count(&mut self, peers: &[PeerInfo]) -> (u64, u64) {
+    fn count(&mut self, peers: impl Iterator<Item = (NodeId, (u64, u64))>) -> (u64, u64) {
         let mut counted = BTreeMap::new();
         let mut sum = (0_u64, 0_u64);
-        for peer in peers {
-            let now = (peer.tx_bytes, peer.rx_bytes);
+        for (peer, now) in peers {
             // Who is seen for the first time may have had its session for long.
-            let before = self.counted.get(&peer.node_id).copied().unwrap_or(now);
+            let before = self.counted.get(&peer).copied().unwrap_or(now);
             let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
             sum.0 = sum.0.saturating_add(since(now.0, before.0));
             sum.1 = sum.1.saturating_add(since(now.1, before.1));
-            counted.insert(peer.node_id, now);
+            counted.insert(peer, now);
         }
         self.counted = counted;
         sum
@@ -107,4 +110,37 @@ fn per_second(bytes: u64, elapsed: Duration) -> f64 {
     #[allow(clippy::cast_precision_loss)]
     let bytes = bytes as f64;
     if elapsed.is_zero() { 0.0 } else { (bytes / elapsed.as_secs_f64()).round() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_passed_since_the_last_sample_counts_also_over_a_new_session() {
+        let (one, two) = (NodeId([1; 32]), NodeId([2; 32]));
+        let mut samples = Samples::default();
+        assert_eq!(samples.count([(one, (1_000_000, 5))].into_iter()), (0, 0), "an old session is no news");
+        assert_eq!(samples.count([(one, (1_000_300, 15)), (two, (70, 70))].into_iter()), (300, 10));
+        assert_eq!(samples.count([(one, (40, 2)), (two, (71, 75))].into_iter()), (41, 7), "a new session");
+        assert_eq!(samples.count([(two, (71, 75))].into_iter()), (0, 0));
+        assert_eq!(samples.count([(one, (50, 2)), (two, (71, 75))].into_iter()), (0, 0), "it was away");
+    }
+
+    #[test]
+    fn as_many_samples_are_kept_as_there_is_room_for() {
+        let mut samples = Samples::default();
+        for second in 0..2_000 {
+            samples.take(EVERY * second, &[]);
+        }
+        let kept: Vec<u64> = samples.all().map(|sample| sample.at_ms).collect();
+        assert_eq!((kept.len(), kept[0], kept[KEPT - 1]), (KEPT, 1_400_000, 1_999_000));
+        assert_eq!(samples.last().map(|sample| sample.rtt_ms), Some(None));
+    }
+
+    #[test]
+    fn a_rate_is_per_second_whatever_time_has_passed() {
+        assert!((per_second(3_000, Duration::from_millis(1_500)) - 2_000.0).abs() < 1e-9);
+        assert!(per_second(3_000, Duration::ZERO).abs() < 1e-9);
+    }
 }

@@ -1,6 +1,6 @@
 // All about one member, in a dialog that goes on living while it is open.
 
-import { age, bytes, element, ms, path, percent, rate, say, short } from "./format.js";
+import { age, bytes, element, ms, path, percent, rate, say, short, told } from "./format.js";
 import { neighbours } from "./model.js";
 import { attempts } from "./parts.js";
 import { outline } from "./chart.js";
@@ -69,7 +69,7 @@ export class Detail {
     this.#spark(node);
     const near = neighbours(mesh, node);
     say(this.#parts.linksTitle, `Direct links: ${near.length}`);
-    const words = near.slice(0, MAX_LINKS).map(({ node, rtt_ms }) => `${node.name}${rtt_ms == null ? "" : ` ${ms(rtt_ms)}`}`);
+    const words = near.slice(0, MAX_LINKS).map(({ node, rtt_ms }) => `${node.name}${rtt_ms == null ? "" : ` ${told(rtt_ms)}`}`);
     if (near.length > MAX_LINKS) words.push(`${near.length - MAX_LINKS} more`);
     if ([...this.#parts.links.children].map((item) => item.textContent).join("\n") !== words.join("\n")) {
       this.#parts.links.replaceChildren(...words.map((word) => element("li", {}, word)));

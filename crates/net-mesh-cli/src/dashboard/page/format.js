@@ -19,6 +19,9 @@ export function ms(value) {
   return `${value < 1 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : Math.round(value)} ms`;
 }
 
+/** The round trip of a link as its end tells it, which is in whole milliseconds. */
+export const told = (value) => (value == null ? "" : value < 1 ? "<1 ms" : `${Math.round(value)} ms`);
+
 /** A share from 0 to 1 in percent. */
 export function percent(share) {
   if (share == null) return "–";

@@ -57,7 +57,7 @@ export function classes(list, mesh, chosen, choose) {
   const entries = CLASSES.map((nat) => ({ key: nat, number: all.filter((node) => node.nat === nat).length }));
   const most = Math.max(1, ...entries.map(({ number }) => number));
   const make = ({ key }) => {
-    const bar = element("meter", { min: "0", class: `nat-${key}`, "aria-hidden": "true" });
+    const bar = element("span", { class: "bar" }, element("span", { class: `nat-${key}` }));
     const button = element("button", { type: "button" }, element("span", { class: `swatch nat-${key}` }), element("span", { class: "label" }, key), bar, element("strong"));
     button.addEventListener("click", () => choose(key));
     return element("li", {}, button);
@@ -67,8 +67,8 @@ export function classes(list, mesh, chosen, choose) {
     const [, , bar, figure] = button.children;
     const pressed = String(chosen === key);
     if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
-    if (bar.max !== most) bar.max = most;
-    if (bar.value !== number) bar.value = number;
+    const width = `${(number / most) * 100}%`;
+    if (bar.firstElementChild.style.inlineSize !== width) bar.firstElementChild.style.inlineSize = width;
     say(figure, `${number}`);
   });
 }

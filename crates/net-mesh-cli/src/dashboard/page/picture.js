@@ -165,7 +165,6 @@ export class Picture {
   }
 
   #paint(now) {
-    const started = performance.now();
     const [context, [width, height]] = [this.#context, this.#size];
     const at = this.#moment(now);
     context.clearRect(0, 0, width, height);
@@ -174,7 +173,6 @@ export class Picture {
     this.#paintPointed(at);
     this.#paintNodes(at);
     if (this.#labelled || this.#pointed) this.#paintLabels(at);
-    performance.measure("picture", { start: started, end: performance.now() });
   }
 
   /** One stroke for all of `lines`, functions that each add one to the path. */
