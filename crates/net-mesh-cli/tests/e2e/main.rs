@@ -11,6 +11,7 @@
 //! | `network_changes` | on a host whose addresses, links and default route change |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
+//! | `dashboard` | on loopback, asked over HTTP |
 //! | `the_lab` | in the simulated internet that the program carries |
 //! | `wrong_input` | wherever something is wrong |
 //!
@@ -21,6 +22,7 @@
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 mod bad_lines;
+mod dashboard;
 mod every_pair;
 mod failover;
 mod first_words;
