@@ -1,7 +1,9 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod browser;
 pub(crate) mod faults;
 pub(crate) mod line;
+pub(crate) mod made_up;
 pub(crate) mod mesh;
 pub(crate) mod net;
 pub(crate) mod node;
