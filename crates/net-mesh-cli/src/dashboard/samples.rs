@@ -63,7 +63,8 @@ impl Samples {
         let mut sample = Sample { at_ms, tx: rate(tx), rx: rate(rx), ..Sample::default() };
         for peer in peers {
             match peer.path.kind {
-                PathKind::Direct => sample.direct += 1,
+                // A direct path that has failed leads nowhere; who is relayed is still reached.
+                PathKind::Direct if peer.health != Health::Failed => sample.direct += 1,
                 PathKind::Relayed => sample.relayed += 1,
                 _ => sample.none += 1,
             }

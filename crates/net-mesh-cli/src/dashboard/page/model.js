@@ -33,6 +33,9 @@ function blank(id, name, nat) {
   return { id, name, nat, self: false, relays: false, age_ms: null, links: [], path: { kind: "none", addr: null, via: [], via_ids: [] }, rtt_ms: null, loss: null, health: "healthy", issues: [], tx: 0, rx: 0, tx_rate: 0, rx_rate: 0 };
 }
 
+/** Whether a member's path leads nowhere. Who failed and is relayed is still reached. */
+export const cutOff = (node) => node.health === "failed" && node.path.kind !== "relayed";
+
 export function byName(a, b) {
   return compare(a.name || LAST, b.name || LAST) || compare(a.id, b.id);
 }

@@ -1,7 +1,7 @@
 // The small parts of the page: facts in short, the legend, classes, recent rendezvous.
 
 import { age, element, ms, rate, say } from "./format.js";
-import { CLASSES } from "./model.js";
+import { CLASSES, cutOff } from "./model.js";
 
 /** Sets a list's items in place: `texts` by key, made once by `make`. */
 function keep(list, entries, make, update) {
@@ -24,18 +24,18 @@ function keep(list, entries, make, update) {
 /** The facts on top. */
 export function facts(list, mesh, snapshot) {
   const { nodes } = mesh;
-  const kind = (kind) => nodes.filter((node) => node.path.kind === kind).length;
+  const kind = (kind) => nodes.filter((node) => node.path.kind === kind && !cutOff(node)).length;
   const health = (health) => nodes.filter((node) => node.health === health).length;
   const { sample, status } = snapshot;
   const [suspect, failed] = [health("suspect"), health("failed")];
   const entries = [
     { key: "Members", text: `${nodes.length + 1}`, small: "with this node" },
-    { key: "Direct", text: `${kind("direct")}`, small: "sessions straight to the peer" },
-    { key: "Relayed", text: `${kind("relayed")}`, small: "sessions through members" },
+    { key: "Direct", text: `${kind("direct")}`, small: "straight to the peer" },
+    { key: "Relayed", text: `${kind("relayed")}`, small: "through members" },
     { key: "Not well", text: `${suspect + failed}`, small: `${suspect} suspect, ${failed} failed`, look: failed ? "failed" : suspect ? "suspect" : "" },
     { key: "Round trip", text: ms(sample?.rtt_ms), small: `longest ${ms(sample?.rtt_max_ms)}` },
     { key: "Throughput", text: rate(sample ? sample.tx + sample.rx : 0), small: "both directions" },
-    { key: "Carried", text: status.relay ? `${status.relay.circuits}` : "none", small: status.relay ? "circuits for others" : "does not relay" },
+    { key: "Carried", text: status.relay ? `${status.relay.circuits}` : "none", small: status.relay ? `${status.relay.circuits === 1 ? "circuit" : "circuits"} for others` : "does not relay" },
   ];
   keep(list, entries, ({ key }) => element("div", {}, element("dt", {}, key), element("dd"), element("small")), (item, entry) => {
     const look = entry.look ?? "";
@@ -87,7 +87,8 @@ function attemptItem() {
 /** Attempts at direct ways, latest first. */
 export function attempts(list, entries, none) {
   if (entries.length === 0) {
-    if (list.children.length !== 1 || list.firstElementChild.className !== "none") list.replaceChildren(element("li", { class: "none" }, none));
+    if (list.firstElementChild?.className !== "none") list.replaceChildren(element("li", { class: "none" }));
+    say(list.firstElementChild, none);
     return;
   }
   if (list.firstElementChild?.className === "none") list.replaceChildren();

@@ -8,6 +8,9 @@ import { count, ms, path, say } from "./format.js";
 /** How near a pointer must come to a member, in pixels. */
 const REACH = 16;
 
+/** Names of members that are not well, at most: more would hide each other. */
+const MOST_UNWELL = 12;
+
 /** How long members slide when others come and go, in milliseconds. */
 const SLIDE = 350;
 
@@ -84,7 +87,7 @@ export class Picture {
 
   #restyle() {
     const style = getComputedStyle(document.documentElement);
-    const names = ["ink", "soft", "ground", "link", "suspect", "failed", "accent", ...CLASSES.map((nat) => `nat-${nat}`)];
+    const names = ["ink", "soft", "card", "link", "suspect", "failed", "accent", ...CLASSES.map((nat) => `nat-${nat}`)];
     this.#colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     this.#draw();
   }
@@ -172,7 +175,7 @@ export class Picture {
     this.#paintOwn(at);
     this.#paintPointed(at);
     this.#paintNodes(at);
-    if (this.#labelled || this.#pointed) this.#paintLabels(at);
+    this.#paintLabels(at);
   }
 
   /** One stroke for all of `lines`, functions that each add one to the path. */
@@ -207,7 +210,7 @@ export class Picture {
     this.#stroke(this.#colours.soft, 1, this.#pointed ? alpha / 2 : alpha, [], lines);
   }
 
-  /** The way of this node to a member: straight, or from the last relay on. */
+  /** The way of this node to a member: straight, or from the first relay on. */
   #way(at, { to, kind, via }) {
     const self = at.get(this.#mesh.self.id);
     const end = at.get(to.id);
@@ -215,24 +218,21 @@ export class Picture {
     if (stops.length === 0) {
       return (context) => { context.moveTo(self[0], self[1]); context.lineTo(end[0], end[1]); };
     }
+    // How the first relay is reached is drawn as its own way.
     const legs = [...stops.slice(1), end].map((next, index) => this.#bent(stops[index], next));
-    return (context) => {
-      context.moveTo(self[0], self[1]);
-      context.lineTo(stops[0][0], stops[0][1]);
-      for (const leg of legs) leg(context);
-    };
+    return (context) => legs.forEach((leg) => leg(context));
   }
 
   #paintOwn(at) {
     const colour = { healthy: this.#colours.link, suspect: this.#colours.suspect, failed: this.#colours.failed };
-    const alpha = this.#mesh.own.length > 150 ? 0.55 : 0.95;
+    const usual = Math.max(0.3, Math.min(0.95, 90 / Math.max(1, this.#mesh.own.length)));
     for (const health of ["healthy", "suspect", "failed"]) {
       for (const kind of ["direct", "relayed", "none"]) {
         const lines = this.#mesh.own.filter((way) => way.health === health && way.kind === kind).map((way) => this.#way(at, way));
         // A member that failed and is still reached over relays is not cut off: the way itself is well.
         const look = health === "failed" && kind === "relayed" ? colour.healthy : colour[health];
         const dash = kind === "relayed" ? [6, 5] : kind === "none" ? [2, 5] : [];
-        this.#stroke(look, health === "healthy" ? 1.4 : 2.2, alpha, dash, lines);
+        this.#stroke(look, health === "healthy" ? 1.4 : 2.2, health === "healthy" ? usual : 0.95, dash, lines);
       }
     }
   }
@@ -264,7 +264,7 @@ export class Picture {
         for (const node of ofClass) dot(node, size(node))(context);
         context.fillStyle = this.#colours[`nat-${nat}`];
         context.fill();
-        [context.strokeStyle, context.lineWidth] = [this.#colours.ground, 1.5];
+        [context.strokeStyle, context.lineWidth] = [this.#colours.card, 1.5];
         context.stroke();
       }
     }
@@ -287,7 +287,7 @@ export class Picture {
     context.font = "12px system-ui, sans-serif";
     context.fillStyle = this.#colours.ink;
     context.textBaseline = "middle";
-    if (!this.#labelled) return;
+    if (!this.#labelled) return this.#paintUnwellNames(at);
     for (const node of this.#mesh.nodes) {
       const [x, y, angle] = at.get(node.id);
       const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
@@ -299,11 +299,27 @@ export class Picture {
     context.textAlign = "center";
     context.font = "600 12px system-ui, sans-serif";
     const name = clipped(context, this.#mesh.self.name, 140);
-    const below = y + this.#radius + 18;
-    context.strokeStyle = this.#colours.ground;
-    context.lineWidth = 4;
-    context.strokeText(name, x, below);
-    context.fillText(name, x, below);
+    this.#paintName(name, x, y + this.#radius + 18);
+  }
+
+  /** Where there is no room for all names: of those that are not well, towards the middle. */
+  #paintUnwellNames(at) {
+    const unwell = this.#mesh.nodes.filter((node) => node.health !== "healthy");
+    if (unwell.length > MOST_UNWELL) return;
+    for (const node of unwell) {
+      const [x, y, angle] = at.get(node.id);
+      const right = Math.cos(angle) > 0;
+      this.#context.textAlign = right ? "right" : "left";
+      this.#paintName(clipped(this.#context, node.name, 120), x + (this.#radius + 8) * (right ? -1 : 1), y);
+    }
+  }
+
+  /** A name that can be read on lines. */
+  #paintName(name, x, y) {
+    const context = this.#context;
+    [context.strokeStyle, context.lineWidth] = [this.#colours.card, 4];
+    context.strokeText(name, x, y);
+    context.fillText(name, x, y);
   }
 }
 

@@ -64,6 +64,7 @@ impl Browser {
             "--disable-component-update",
             "--disable-sync",
             "--disable-extensions",
+            "--hide-scrollbars",
             // Nothing leaves the machine, whatever the page or the browser wish.
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
             "--no-proxy-server",
@@ -263,9 +264,18 @@ impl Browser {
         }
     }
 
+    /// Keeps a picture of what can be seen without scrolling among the build's artefacts.
+    pub(crate) fn viewport_shot(&mut self, name: &str) {
+        self.shoot(name, false);
+    }
+
     /// Keeps a picture of the whole page among the build's artefacts.
     pub(crate) fn screenshot(&mut self, name: &str) {
-        let shot = self.call("Page.captureScreenshot", json!({ "captureBeyondViewport": true }));
+        self.shoot(name, true);
+    }
+
+    fn shoot(&mut self, name: &str, whole: bool) {
+        let shot = self.call("Page.captureScreenshot", json!({ "captureBeyondViewport": whole }));
         let png = data_encoding::BASE64.decode(shot["data"].as_str().unwrap().as_bytes()).unwrap();
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("dashboard");
         std::fs::create_dir_all(&dir).unwrap();

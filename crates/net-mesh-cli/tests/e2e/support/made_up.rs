@@ -10,10 +10,10 @@ const HUBS: usize = 8;
 
 /// The id of the member with a number; zero is the node that answers.
 pub(crate) fn id(n: usize) -> String {
-    format!("{}{}", "abcdefghijklmnopqrstuvwxyz".repeat(2).split_at(46).0, digits(n))
+    format!("{}{}", digits(n), &"abcdefghijklmnopqrstuvwxyz".repeat(2)[..46])
 }
 
-/// Ids have no digits above seven, and the start of an id is what is shown.
+/// Ids have no digits above seven.
 fn digits(n: usize) -> String {
     format!("{n:06}").chars().map(|c| char::from(b'a' + u8::try_from(c).unwrap() - b'0')).collect()
 }
