@@ -115,8 +115,7 @@ fn a_path_that_breaks_and_heals_is_seen_on_the_page() {
     let mut browser = Browser::start(&left.place());
     browser.open("http://127.0.0.1:8080/");
     browser.eval(ROW);
-    browser
-        .wait_for("direct", "/direct \\d/.test(row('right')) && row('right').includes('port-restricted')");
+    browser.wait_for("direct", "/direct \\d/.test(row('right')) && row('right').includes('port-restricted')");
     browser.wait_for(
         "the rendezvous is told",
         "[...document.querySelectorAll('#attempts li')].some(item => item.innerText.startsWith('right found'))",
