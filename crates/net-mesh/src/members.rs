@@ -86,7 +86,7 @@ impl Mesh {
         let shared = self.shared();
         let (node, now) = (shared.node(), shared.now());
         let mut attempts: Vec<_> = node.attempts().collect();
-        attempts.sort_unstable_by(|a, b| (b.began, b.id).cmp(&(a.began, a.id)));
+        attempts.sort_unstable_by_key(|attempt| std::cmp::Reverse((attempt.began, attempt.id)));
         attempts.truncate(limit);
         attempts.into_iter().map(|attempt| (attempt.peer, AttemptInfo::of(now, attempt))).collect()
     }

@@ -79,7 +79,7 @@ export class Detail {
   }
 
   #facts(node) {
-    const entries = [["Id", node.id], ["NAT", node.nat], ["Relays for others", node.relays ? "yes" : "no"]];
+    const entries = [["Id", node.id], ["NAT", node.port_mapped ? `${node.nat}, its router maps a port` : node.nat], ["Relays for others", node.relays ? "yes" : "no"]];
     if (!node.self) {
       entries.push(["Path", path(node.path)], ["Health", [node.health, ...node.issues.map((issue) => issue.replaceAll("_", " "))].join(", ")], ["Round trip", ms(node.rtt_ms)], ["Loss", percent(node.loss)],
         ["Sent", `${bytes(node.tx)}, now ${rate(node.tx_rate)}`], ["Received", `${bytes(node.rx)}, now ${rate(node.rx_rate)}`],

@@ -57,10 +57,17 @@ function head({ status }) {
   say(byId("problem"), status.problem ?? "");
 }
 
+/** The node's fault, or the network's. Whatever else is thrown is this page's. */
+class Silence extends Error {}
+
 async function ask(path) {
-  const response = await fetch(path, { signal: AbortSignal.timeout(PATIENCE) });
-  if (!response.ok) throw new Error(`the node answered ${response.status}`);
-  return response.json();
+  try {
+    const response = await fetch(path, { signal: AbortSignal.timeout(PATIENCE) });
+    if (!response.ok) throw new Silence(`The node answers with ${response.status}`);
+    return await response.json();
+  } catch (error) {
+    throw error instanceof Silence ? error : new Silence("The node does not answer", { cause: error });
+  }
 }
 
 /** Adds the latest sample; where some are missing, asks for all. */
@@ -110,8 +117,8 @@ function silent(error) {
   state.gone ??= new Date();
   document.body.classList.add("gone");
   const since = state.gone.toLocaleTimeString();
-  // A fault of the page itself must not look like one of the node.
-  const what = error instanceof TypeError || error.name === "TimeoutError" ? "The node does not answer" : String(error.message);
+  if (!(error instanceof Silence)) console.error(error);
+  const what = error instanceof Silence ? error.message : "This page has failed";
   say(byId("live"), `${what} since ${since}; what is shown is older`);
 }
 

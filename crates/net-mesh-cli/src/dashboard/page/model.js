@@ -20,7 +20,7 @@ export function model(snapshot, before) {
   byId.set(self.id, self);
   for (const peer of snapshot.peers) {
     const node = byId.get(peer.node_id) ?? blank(peer.node_id, peer.name, peer.nat);
-    Object.assign(node, { name: peer.name, nat: peer.nat, path: peer.path, rtt_ms: peer.rtt_ms, loss: peer.loss, health: peer.health, issues: peer.issues, tx: peer.tx_bytes, rx: peer.rx_bytes });
+    Object.assign(node, { name: peer.name, nat: peer.nat, port_mapped: peer.port_mapped, path: peer.path, rtt_ms: peer.rtt_ms, loss: peer.loss, health: peer.health, issues: peer.issues, tx: peer.tx_bytes, rx: peer.rx_bytes });
     byId.set(node.id, node);
   }
   for (const node of byId.values()) node.text = searchable(node);
@@ -44,7 +44,7 @@ const collator = new Intl.Collator(undefined, { numeric: true });
 const compare = (a, b) => collator.compare(a, b) || (a < b ? -1 : a > b ? 1 : 0);
 
 function searchable(node) {
-  return [node.name, node.id, node.nat, node.path.kind, node.path.addr ?? "", ...node.path.via, node.health, ...node.issues, node.self ? "this node" : ""].join("\n").toLowerCase();
+  return [node.name, node.id, node.nat, node.path.kind, node.path.addr ?? "", ...node.path.via, node.health, ...node.issues, node.port_mapped ? "port mapped" : "", node.self ? "this node" : ""].join("\n").toLowerCase();
 }
 
 /** What passes each second, from the counts of the snapshot before. A count that shrank began anew. */

@@ -14,7 +14,7 @@ const last = (value) => value ?? Infinity;
 const COLUMNS = [
   { key: "name", label: "Name", text: (node) => node.name, by: byName },
   { key: "id", label: "Id", text: (node) => short(node.id), by: (a, b) => (a.id < b.id ? -1 : 1) },
-  { key: "nat", label: "NAT", text: (node) => node.nat, by: (a, b) => (a.nat < b.nat ? -1 : a.nat > b.nat ? 1 : 0) },
+  { key: "nat", label: "NAT", text: (node) => (node.port_mapped ? `${node.nat}, port mapped` : node.nat), by: (a, b) => (a.nat < b.nat ? -1 : a.nat > b.nat ? 1 : 0) },
   { key: "path", label: "Path", text: (node) => (node.self ? "this node" : path(node.path)), by: (a, b) => KINDS[a.path.kind] - KINDS[b.path.kind] || a.path.via.join().localeCompare(b.path.via.join()) },
   { key: "rtt", label: "RTT", text: (node) => (node.self ? "" : ms(node.rtt_ms)), by: (a, b) => last(a.rtt_ms) - last(b.rtt_ms), figure: true },
   { key: "loss", label: "Loss", text: (node) => (node.self ? "" : percent(node.loss)), by: (a, b) => (b.loss ?? -1) - (a.loss ?? -1), figure: true },
