@@ -27,6 +27,7 @@ mod first_words;
 mod loopback;
 mod network_changes;
 mod on_a_real_kernel;
+mod port_mapping;
 mod special_places;
 mod support;
 mod the_lab;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share.
 
 pub(crate) mod faults;
+pub(crate) mod gateway;
 pub(crate) mod line;
 pub(crate) mod mesh;
 pub(crate) mod net;
