@@ -14,9 +14,6 @@ use super::wait_until;
 /// How long the daemon may take to listen.
 const START: Duration = Duration::from_secs(10);
 
-/// The ports of SSDP, NAT-PMP's announcements, and PCP and NAT-PMP.
-pub(crate) const PORTS: [u16; 3] = [1900, 5350, 5351];
-
 /// In which protocols the daemon answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaks {
@@ -27,6 +24,22 @@ pub(crate) enum Speaks {
     Upnp,
 }
 
+/// What the router does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Nature {
+    pub(crate) speaks: Speaks,
+    /// What comes to a given port is let in.
+    pub(crate) forwards: bool,
+    /// The external address that it claims to have, where that is not its own.
+    pub(crate) claims: Option<&'static str>,
+}
+
+impl Default for Nature {
+    fn default() -> Self {
+        Self { speaks: Speaks::All, forwards: true, claims: None }
+    }
+}
+
 /// A daemon that gives ports of a home router away.
 pub(crate) struct Gateway {
     place: Place,
@@ -35,18 +48,17 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Sets the router next to `host` up, and starts the daemon there. With `forwards` false what comes to a given port
-    /// is dropped.
-    pub(crate) fn new(host: &Host, speaks: Speaks, forwards: bool) -> Self {
+    /// Sets the router next to `host` up, and starts the daemon there.
+    pub(crate) fn new(host: &Host, nature: Nature) -> Self {
         let router = host.home().clone();
         let place = Place::Router(router.clone());
         let (wan, lan) = interfaces(&router, &place);
-        nft(&place, &tables(&wan, forwards));
-        if let Some(rule) = only(speaks) {
+        nft(&place, &tables(&wan, nature.forwards));
+        if let Some(rule) = only(nature.speaks) {
             nft(&place, &rule);
         }
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("conf"), config(&wan, &lan, speaks)).unwrap();
+        fs::write(dir.path().join("conf"), config(&wan, &lan, nature)).unwrap();
         let mut gateway = Self { place, dir, daemon: None };
         gateway.start();
         gateway
@@ -89,11 +101,6 @@ impl Gateway {
         list.args(["list", "chain", "inet", "miniupnpd", "prerouting"]);
         let rules = run(&self.place, list).ok("nft list");
         rules.lines().filter(|line| line.contains("dnat")).map(|line| line.trim().to_owned()).collect()
-    }
-
-    /// What the daemon has logged.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
 
@@ -163,10 +170,12 @@ fn only(speaks: Speaks) -> Option<String> {
     ))
 }
 
-fn config(wan: &str, lan: &str, speaks: Speaks) -> String {
+fn config(wan: &str, lan: &str, nature: Nature) -> String {
+    let Nature { speaks, claims, .. } = nature;
+    let claims = claims.map(|ip| format!("ext_ip={ip}\n")).unwrap_or_default();
     let yes = |on: bool| if on { "yes" } else { "no" };
     format!(
-        "ext_ifname={wan}
+        "{claims}ext_ifname={wan}
 listening_ip={lan}
 http_port=5000
 enable_natpmp={}

@@ -1,6 +1,8 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod capture;
 pub(crate) mod faults;
+#[cfg(feature = "port-mapping")]
 pub(crate) mod gateway;
 pub(crate) mod line;
 pub(crate) mod mesh;
