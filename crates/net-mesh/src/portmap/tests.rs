@@ -1,6 +1,7 @@
 //! Routers of all kinds, scripted, each at a loopback address of its own.
 //!
 //! Whatever they say, a request ends within its limit, with the right failure, and little is remembered of it.
+#![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
