@@ -19,6 +19,7 @@ use net_mesh_proto::node::{
 use net_mesh_proto::outbox::SocketId;
 use net_mesh_proto::peer::arbiter::MAX_CONNECTIONS;
 use net_mesh_proto::peer::dialer::MAX_DIALS;
+use net_mesh_proto::portmap::{Answer, Failure, Granted, RequestId, Settings};
 use net_mesh_proto::reflex::stun::MAX_SURPLUS;
 use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
@@ -82,6 +83,7 @@ struct World {
     conns: u64,
     dials: Vec<DialId>,
     sockets: Vec<SocketId>,
+    asked: Vec<RequestId>,
 }
 
 impl World {
@@ -97,17 +99,19 @@ impl World {
             stun_servers: vec![SocketAddr::from(([198, 51, 100, 2], 3_478))],
             nat_traversal: true,
             relay: None,
+            port_mapping: Some(Settings::default()),
             full_mesh: 8,
         };
         let node = Node::new(now, [3; 32], config);
-        let mut world = Self { node, now, conns: 0, dials: Vec::new(), sockets: Vec::new() };
-        let ips = vec![IpAddr::from([198, 51, 100, 7])];
+        let mut world =
+            Self { node, now, conns: 0, dials: Vec::new(), sockets: Vec::new(), asked: Vec::new() };
+        let ips = vec![IpAddr::from([198, 51, 100, 7]), IpAddr::from([192, 168, 1, 7])];
         world.handle(Input::Network { ips, main: [Some(7_000), None], other: [Some(7_001), None] });
         world
     }
 
     fn step(&mut self, opcode: u8, with: &mut Operands<'_>) {
-        match opcode % 12 {
+        match opcode % 13 {
             0 | 1 => self.wait(Duration::from_millis(u64::from(with.word()))),
             2 => self.wait(Duration::from_secs(with.small(200))),
             3 => self.datagram(with),
@@ -124,7 +128,8 @@ impl World {
                 self.handle(Input::DialFailed { dial, failure });
             }
             9 => self.socket(with),
-            10 => {
+            10 => self.router(with),
+            11 => {
                 let conn = ConnId(with.small(8));
                 self.handle(Input::Link {
                     conn,
@@ -171,6 +176,24 @@ impl World {
             let local = SocketAddr::from(([0, 0, 0, 0], with.word()));
             self.handle(Input::SocketOpened { socket, local });
         }
+    }
+
+    fn router(&mut self, with: &mut Operands<'_>) {
+        let id = self.asked.pop().unwrap_or(RequestId(with.small(8)));
+        let answer = match with.byte() % 4 {
+            0 => Answer::Released,
+            1 => {
+                let failure = Failure::ALL[usize::from(with.byte() % 9)];
+                Answer::Failed { failure, detail: String::new() }
+            }
+            _ => Answer::Mapped(Granted {
+                gateway: with.addr().ip(),
+                external: with.addr(),
+                lease: (!with.byte().is_multiple_of(4)).then(|| Duration::from_secs(u64::from(with.word()))),
+                epoch: (!with.byte().is_multiple_of(4)).then(|| u32::from(with.word())),
+            }),
+        };
+        self.handle(Input::PortMapped { id, answer });
     }
 
     fn command(&mut self, with: &mut Operands<'_>) {
@@ -229,6 +252,7 @@ impl World {
         match output {
             Output::Dial { dial, .. } => self.dials.push(dial),
             Output::OpenSocket { socket, .. } => self.sockets.push(socket),
+            Output::PortMap { id, .. } => self.asked.push(id),
             _ => {}
         }
     }
@@ -237,5 +261,5 @@ impl World {
 fn bounded(sizes: Sizes) {
     assert!(sizes.members <= MAX_MEMBERS && sizes.buried <= MAX_MEMBERS, "{sizes:?}");
     assert!(sizes.connections <= MAX_CONNECTIONS * MAX_MEMBERS, "{sizes:?}");
-    assert!(sizes.dials <= MAX_DIALS && sizes.tokens <= 64, "{sizes:?}");
+    assert!(sizes.dials <= MAX_DIALS && sizes.tokens <= 64 && sizes.proving <= 32, "{sizes:?}");
 }

@@ -17,9 +17,15 @@ struct Need {
 
 /// For the labs of real kernel NATs, the interoperation with a STUN client and server of others, and the page of
 /// the dashboard.
-const LABS: [Need; 7] = [
+const LABS: [Need; 9] = [
     Need { program: "nft", package: "nftables", purpose: "the NATs of the kernel labs" },
     Need { program: "ip", package: "iproute2", purpose: "the links of the kernel labs" },
+    Need { program: "ss", package: "iproute2", purpose: "the gateways of the kernel labs" },
+    Need {
+        program: "miniupnpd",
+        package: "miniupnpd-nftables",
+        purpose: "asking a router of others for ports",
+    },
     Need { program: "tc", package: "iproute2", purpose: "the links of the kernel labs" },
     Need { program: "unshare", package: "util-linux", purpose: "the full-disk test" },
     Need { program: "turnserver", package: "coturn", purpose: "asking a STUN server of others" },

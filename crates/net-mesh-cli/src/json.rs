@@ -4,11 +4,13 @@
 //! node ids as printed; a value that is not known is `null`.
 
 mod mesh;
+mod port_mapping;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use net_mesh::{AttemptInfo, Event, Mesh, NodeId, Path, PeerInfo, Why};
+pub(crate) use port_mapping::PortMappingJson;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::mesh::{LinkJson, MemberJson, RendezvousJson};
@@ -31,8 +33,9 @@ pub(crate) struct StatusJson {
     pub reflexive: Vec<SocketAddr>,
     /// What is known about its NAT.
     pub nat: NatJson,
-    /// The address a router maps to it, where one does.
-    pub port_mapping: Option<SocketAddr>,
+    /// The port of the router.
+    #[serde(default)]
+    pub port_mapping: PortMappingJson,
     /// How many other members are known.
     pub peers: usize,
     /// `works`, `blocked` (nothing has come back for seconds) or `unknown`.
@@ -64,8 +67,11 @@ pub(crate) struct RelayJson {
 /// What a node knows about its NAT.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct NatJson {
-    /// The familiar name.
+    /// The familiar name of what others experience.
     pub class: String,
+    /// The familiar name of what the NAT does by itself, where a port mapping leads through it.
+    #[serde(default)]
+    pub class_without_mapping: Option<String>,
     /// How external addresses are chosen.
     pub mapping: String,
     /// What is let in.
@@ -89,6 +95,9 @@ pub(crate) struct PeerJson {
     pub name: String,
     /// The class of its NAT.
     pub nat: String,
+    /// Whether anyone can reach it by a port mapping of its router.
+    #[serde(default)]
+    pub port_mapped: bool,
     /// How packets get there.
     pub path: PathJson,
     /// The round-trip time of the path.
@@ -280,6 +289,7 @@ impl StatusJson {
             reflexive: status.reflexive,
             nat: NatJson {
                 class: nat.class.to_string(),
+                class_without_mapping: nat.class_without_mapping.map(|class| class.to_string()),
                 mapping: nat.mapping.to_string(),
                 filtering: nat.filtering.to_string(),
                 port_rule: nat.port_rule.to_string(),
@@ -288,7 +298,7 @@ impl StatusJson {
                 age_ms: nat.age.map(whole_millis),
                 missing: nat.missing,
             },
-            port_mapping: status.port_mapping,
+            port_mapping: PortMappingJson::of(mesh, status.port_mapping),
             peers: status.peers,
             udp: status.udp.to_string(),
             problem: status.problem,
@@ -309,6 +319,7 @@ impl PeerJson {
             node_id: peer.node_id.to_string(),
             name: peer.name,
             nat: peer.nat.to_string(),
+            port_mapped: peer.port_mapped,
             path: PathJson::of(mesh, &peer.path),
             rtt_ms: peer.rtt.map(millis),
             loss: peer.loss,

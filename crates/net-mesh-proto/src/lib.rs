@@ -14,6 +14,7 @@
 //! | [`membership`] | who is in the mesh, and what do they say of themselves? |
 //! | [`peer`] | whom should I have a session with, and which of two sessions is the one? |
 //! | [`path`] | which way does a session travel? |
+//! | [`portmap`] | is the router to open a port, and can others reach us there? |
 //! | [`liveness`] | does the peer hear me on this way? |
 //! | [`relay`] | who forwards for whom, and where does a relayed datagram go? |
 //! | [`routing`] | what is the nearest way over others, and who can introduce? |
@@ -36,6 +37,7 @@ pub mod node;
 pub mod outbox;
 pub mod path;
 pub mod peer;
+pub mod portmap;
 pub mod reflex;
 pub mod relay;
 pub mod rendezvous;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use net_mesh_proto::portmap::{Answer, Failure, Request};
 use net_mesh_proto::rng::Rng;
 use net_mesh_proto::time::Time;
 use net_mesh_proto::wire::DatagramKind;
@@ -153,6 +154,26 @@ impl Internet {
     #[must_use]
     pub fn external_ips(&self, nat: NatId) -> Vec<IpAddr> {
         self.topology.gate(nat).table.external().iter().copied().map(IpAddr::V4).collect()
+    }
+
+    /// What the box nearest to a host says when the host asks it for a port.
+    pub fn ask_router(&mut self, now: Time, host: HostId, request: Request) -> Answer {
+        let ip = self.ips(host).iter().copied().find(IpAddr::is_ipv4);
+        match (self.nats(host).first(), ip) {
+            (Some(nearest), Some(ip)) => self.topology.gate_mut(*nearest).table.ask(now, ip, request),
+            _ => Answer::Failed { failure: Failure::NoRouter, detail: String::new() },
+        }
+    }
+
+    /// How many ports a NAT has given away to hosts inside at `now`.
+    #[must_use]
+    pub fn ports_given(&self, now: Time, nat: NatId) -> usize {
+        self.topology.gate(nat).table.given(now)
+    }
+
+    /// A NAT forgets the ports it has given away, and nothing else.
+    pub fn forget_ports(&mut self, now: Time, nat: NatId) {
+        self.topology.gate_mut(nat).table.forget_given(now);
     }
 
     /// How many mappings a NAT has at `now`.

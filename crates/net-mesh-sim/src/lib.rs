@@ -53,7 +53,7 @@ pub mod world;
 pub use host::{Families, HostId};
 pub use internet::{Delivery, Internet};
 pub use link::{Bursts, Link};
-pub use nat::{Chain, Dependence, Nat};
+pub use nat::{Chain, Dependence, Nat, Router};
 #[cfg(feature = "tokio")]
 pub use socket::{SimHost, SimNet, SimSocket};
 pub use topology::{NatId, Place};

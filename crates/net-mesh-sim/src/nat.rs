@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use net_mesh_proto::nat::{Filtering, Mapping, PortRule};
 
+mod router;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
+
+pub use router::Router;
 
 /// On how much of the remote endpoint a behaviour depends (RFC 4787 §4.1 for mapping, §5 for filtering).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,6 +150,8 @@ pub struct Nat {
     pub poison: bool,
     /// The addresses inside.
     pub inside: Inside,
+    /// How it answers those inside who ask it for a port; not at all where `None`.
+    pub router: Option<Router>,
 }
 
 impl Nat {
@@ -171,6 +176,7 @@ impl Nat {
             pool: Pool::Paired(1),
             poison: false,
             inside: Inside::Home,
+            router: None,
         }
     }
 
@@ -239,6 +245,13 @@ impl Nat {
     #[must_use]
     pub const fn with_ports(mut self, ports: Ports) -> Self {
         self.ports = ports;
+        self
+    }
+
+    /// The same, but giving away ports.
+    #[must_use]
+    pub const fn with_router(mut self, router: Router) -> Self {
+        self.router = Some(router);
         self
     }
 

@@ -4,7 +4,7 @@
 //! The oracle knows the boxes and nothing of links, timers or protocols. It assumes what a good protocol
 //! arranges: with a rendezvous both sides know each other's addresses as seen from outside, both fire, and
 //! both answer whatever they hear from. It guesses no ports. It leaves out what comes and goes: expiry, full
-//! tables, cut links, poisoned NATs.
+//! tables, cut links, poisoned NATs; and ports that a router gives to who asks, which is up to the operator.
 //!
 //! Where both hosts are inside one translator but not in one network, they know only the addresses seen from
 //! the public internet, so the outermost translator they share must hairpin.

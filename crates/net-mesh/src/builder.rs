@@ -35,6 +35,7 @@ pub struct Builder {
     full_mesh: usize,
     channels: ChannelConfig,
     seed: Option<[u8; 32]>,
+    port_mapping: Option<net_mesh_proto::portmap::Settings>,
     unix_ms: Option<u64>,
 }
 
@@ -52,6 +53,7 @@ impl Builder {
             channels: ChannelConfig::default(),
             seed: None,
             unix_ms: None,
+            port_mapping: None,
         }
     }
 
@@ -100,6 +102,18 @@ impl Builder {
     /// mesh it keeps three to members that anyone can reach, and opens others when there is something to say.
     pub fn full_mesh(mut self, members: usize) -> Self {
         self.full_mesh = members;
+        self
+    }
+
+    /// Asks the router for a UDP port (PCP, NAT-PMP, UPnP-IGD), and changes its state with that; off unless this is
+    /// called. The lease is what is asked for, within 20 s and 24 h; 2 h is the standards' advice.
+    ///
+    /// Others are told of the port once a member elsewhere has reached it. It is given back by
+    /// [`Mesh::shutdown`]; without that the lease ends by itself, where it has an end.
+    /// Only on the machine's own [`network`](Self::network), and only for IPv4.
+    #[cfg(feature = "port-mapping")]
+    pub fn port_mapping(mut self, lease: Duration) -> Self {
+        self.port_mapping = Some(net_mesh_proto::portmap::Settings { lease });
         self
     }
 
@@ -161,6 +175,7 @@ impl Builder {
             nat_traversal: cfg!(feature = "nat-traversal"),
             relay: self.relay,
             full_mesh: self.full_mesh,
+            port_mapping: self.port_mapping,
         };
         Mesh::assemble(Parts {
             identity: self.identity,

@@ -13,6 +13,7 @@ use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
 use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output, Switch};
 use net_mesh_proto::outbox::SocketId;
+use net_mesh_proto::portmap::{Answer, Report, RequestId};
 use net_mesh_proto::rendezvous::Attempt;
 use net_mesh_proto::route::Route;
 use net_mesh_proto::time::Time;
@@ -22,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::mesh::Shared;
 use crate::net::{self, Network, Watch};
+use crate::portmap::Asker;
 use crate::session::{Link, Sessions};
 use crate::side::SideSocket;
 use crate::socket::Datagram;
@@ -57,6 +59,9 @@ pub(crate) enum Signal {
     Closed { conn: ConnId },
     /// A datagram arrived on a socket other than the main one.
     Side { socket: SocketId, from: SocketAddr, bytes: Bytes },
+    /// What the router said.
+    #[cfg_attr(not(feature = "port-mapping"), allow(dead_code, reason = "nobody asks without it"))]
+    PortMapped { id: RequestId, answer: Answer },
     /// The application wants something.
     Command(Command),
     /// Say goodbye, and tell when that is done.
@@ -81,6 +86,7 @@ pub(crate) struct Driver {
     sample_at: Option<Instant>,
     sampled: Instant,
     ips: Vec<std::net::IpAddr>,
+    router: Asker,
     /// Where this queue can be reached, without keeping it open.
     own: mpsc::WeakSender<Signal>,
 }
@@ -93,6 +99,7 @@ impl Driver {
         signals: (mpsc::WeakSender<Signal>, mpsc::Receiver<Signal>),
         inbox: mpsc::Receiver<Datagram>,
     ) -> Self {
+        let router = Asker::new(network.is_the_machines());
         Self {
             shared,
             sessions,
@@ -107,6 +114,7 @@ impl Driver {
             sample_at: None,
             sampled: Instant::now(),
             ips: Vec::new(),
+            router,
         }
     }
 
@@ -252,6 +260,10 @@ impl Driver {
             Signal::Side { socket, from, bytes } => {
                 self.handle(Input::Datagram { socket, from, bytes: &bytes });
             }
+            Signal::PortMapped { id, answer } => {
+                self.handle(Input::PortMapped { id, answer });
+                self.shared.changed();
+            }
             Signal::Command(command) => self.handle(Input::Command(command)),
             Signal::Leave(done) => {
                 self.handle(Input::Command(Command::Leave));
@@ -301,6 +313,11 @@ impl Driver {
                 }
             }
             Output::Label(change) => self.shared.socket.apply(change),
+            Output::PortMap { id, request } => {
+                if let Some(answer) = self.router.ask(&self.own, id, request) {
+                    self.handle(Input::PortMapped { id, answer });
+                }
+            }
             Output::Dial { dial, peer, routes } => {
                 let task = tokio::spawn(Arc::clone(&self.sessions).dial(dial, peer, routes));
                 self.dials.insert(dial, task.abort_handle());
@@ -355,6 +372,11 @@ impl Driver {
                 self.shared.member_gone(&peer);
             }
             Event::Reflexive(addrs) => tracing::info!(?addrs, "reflexive addresses"),
+            Event::PortMapping(report) => {
+                let by = if let Report::Proven { by, .. } = &report { self.name(by) } else { String::new() };
+                crate::portmap::report(&report, &by);
+                self.shared.changed();
+            }
             Event::Classified { verdict, missing } => tracing::info!(
                 class = %verdict.class(), mapping = %verdict.mapping, filtering = %verdict.filtering,
                 confidence = verdict.confidence, missing, "NAT classified"

@@ -23,6 +23,7 @@ use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
 use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
+use crate::portmap::PortMapping;
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
 use crate::why::Why;
@@ -255,6 +256,9 @@ impl Drop for Inner {
     }
 }
 
+/// How long the end waits for the router to delete what it has mapped: a request is given up after two seconds.
+const RELEASE_WAIT: Duration = Duration::from_millis(2500);
+
 /// A node of a mesh. Cheap to clone; the node stops when the last clone is dropped, or at
 /// [`shutdown`](Self::shutdown), which also says goodbye.
 #[derive(Clone)]
@@ -380,7 +384,11 @@ impl Mesh {
         let mut peers: BTreeMap<NodeId, PeerInfo> = shared
             .node()
             .members()
-            .map(|m| (m.record.node, idle(m.record.node, m.record.name.clone(), m.record.verdict.class())))
+            .map(|m| {
+                let mut info = idle(m.record.node, m.record.name.clone(), m.record.verdict.class());
+                info.port_mapped = m.record.flags.mapped;
+                (m.record.node, info)
+            })
             .collect();
         for peer in lock(&shared.failed).keys() {
             if let Some(info) = peers.get_mut(peer) {
@@ -428,6 +436,8 @@ impl Mesh {
         };
         let problem = (udp == Udp::Blocked).then(|| SILENT.to_owned());
         let circuits = node.carried();
+        let class = node.experienced_class(shared.now());
+        let mapping = node.port_mapping().map(|status| PortMapping::of(shared.now(), &status));
         drop(node);
         let relay = shared.relays.then(|| {
             let carried = shared.socket.carried();
@@ -444,7 +454,8 @@ impl Mesh {
             listen: self.local_addrs(),
             reflexive,
             nat: Nat {
-                class: verdict.class(),
+                class,
+                class_without_mapping: (class != verdict.class()).then(|| verdict.class()),
                 mapping: verdict.mapping,
                 filtering: verdict.filtering,
                 port_rule: verdict.port_rule,
@@ -452,7 +463,7 @@ impl Mesh {
                 age,
                 missing: missing.map(str::to_owned),
             },
-            port_mapping: None,
+            port_mapping: mapping,
             peers,
             udp,
             problem,
@@ -644,6 +655,7 @@ impl Mesh {
         if shared.signals.send(Signal::Leave(done)).await.is_ok() {
             // Bounded: a driver that is gone answers at once, by dropping its end.
             let _ = timeout(DRAIN_WAIT, left).await;
+            let _ = timeout(RELEASE_WAIT, self.port_released()).await;
             // The goodbye is in the streams' buffers; a round trip lets it leave before they close.
             let slowest = lock(&shared.links).values().map(|l| l.connection.rtt()).max();
             tokio::time::sleep(slowest.unwrap_or_default().min(Duration::from_millis(300))).await;
@@ -652,6 +664,17 @@ impl Mesh {
         shared.down.send_replace(true);
         self.inner.sessions.shutdown().await;
         shared.stop.notify_one();
+    }
+
+    /// Waits until the router has answered whether it deleted what it had mapped.
+    async fn port_released(&self) {
+        let shared = self.shared();
+        let mut changes = shared.changes.subscribe();
+        while shared.node().is_releasing_port() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -666,6 +689,7 @@ fn idle(node_id: NodeId, name: String, nat: net_mesh_proto::nat::NatClass) -> Pe
         loss: None,
         health: Health::Healthy,
         issues: Vec::new(),
+        port_mapped: false,
         tx_bytes: 0,
         rx_bytes: 0,
     }

@@ -49,6 +49,12 @@ pub trait Network: Send + Sync + Debug + 'static {
     /// The addresses of this host's interfaces.
     fn ips(&self) -> Vec<IpAddr>;
 
+    /// Whether this is the machine's own network. Only then is the machine's router asked for a port, where the
+    /// operator wants that.
+    fn is_the_machines(&self) -> bool {
+        false
+    }
+
     /// Changes of this network from now on, each told as soon as it is seen; the node gathers them.
     ///
     /// Without any (`None`, as it is unless implemented) the node compares [`ips`](Self::ips) once a second, and
@@ -84,6 +90,10 @@ impl Network for SystemNetwork {
         ips.sort_unstable();
         ips.dedup();
         ips
+    }
+
+    fn is_the_machines(&self) -> bool {
+        true
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

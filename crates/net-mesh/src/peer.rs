@@ -99,6 +99,8 @@ pub struct PeerInfo {
     pub name: String,
     /// What it says of its NAT.
     pub nat: NatClass,
+    /// Whether anyone can reach it by a port mapping of its router; the class above says so too.
+    pub port_mapped: bool,
     /// How packets get there.
     pub path: Path,
     /// The smoothed round-trip time of the path.
@@ -119,8 +121,10 @@ pub struct PeerInfo {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Nat {
-    /// The familiar name.
+    /// The familiar name of what others experience.
     pub class: NatClass,
+    /// The familiar name of what the NAT does by itself, where a port mapping leads through it.
+    pub class_without_mapping: Option<NatClass>,
     /// How external addresses are chosen (RFC 4787 §4.1).
     pub mapping: Mapping,
     /// What is let in (RFC 4787 §5).
@@ -185,8 +189,8 @@ pub struct Status {
     pub reflexive: Vec<SocketAddr>,
     /// Its NAT.
     pub nat: Nat,
-    /// The address that the router maps to this node, if it was asked and did.
-    pub port_mapping: Option<SocketAddr>,
+    /// The port of the router; `None` where it is not asked for one.
+    pub port_mapping: Option<crate::PortMapping>,
     /// How many other members are known.
     pub peers: usize,
     /// Whether UDP works.

@@ -75,10 +75,12 @@ fn admits_strangers(status: &StatusJson) -> bool {
 
 /// The addresses of the node that may be reached from anywhere.
 fn reachable(status: &StatusJson) -> Vec<SocketAddr> {
-    if !admits_strangers(status) {
-        return status.port_mapping.into_iter().collect();
+    // By a port mapping alone, the other addresses are the NAT's.
+    if !admits_strangers(status) || status.nat.class_without_mapping.is_some() {
+        return status.port_mapping.proven().into_iter().collect();
     }
-    let all = status.port_mapping.iter().chain(&status.reflexive).chain(&status.listen);
+    let mapped = status.port_mapping.proven();
+    let all = mapped.iter().chain(&status.reflexive).chain(&status.listen);
     let mut addrs: Vec<SocketAddr> = Vec::new();
     for addr in all {
         if is_global(addr.ip()) && !addrs.contains(addr) {

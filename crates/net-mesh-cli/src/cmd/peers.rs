@@ -144,14 +144,18 @@ fn table(status: &StatusJson, peers: &[PeerJson]) -> Table {
     table.row([
         status.name.clone(),
         text::short_id(&status.node_id).to_owned(),
-        status.nat.class.clone(),
+        if status.port_mapping.proven().is_some() {
+            format!("{} (mapped)", status.nat.class)
+        } else {
+            status.nat.class.clone()
+        },
         "this node".into(),
     ]);
     for peer in peers {
         table.row([
             peer.name.clone(),
             text::short_id(&peer.node_id).to_owned(),
-            peer.nat.clone(),
+            if peer.port_mapped { format!("{} (mapped)", peer.nat) } else { peer.nat.clone() },
             text::path(&peer.path),
             peer.rtt_ms.map_or_else(|| "-".into(), text::ms),
             peer.health.clone(),

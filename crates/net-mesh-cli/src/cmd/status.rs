@@ -34,7 +34,7 @@ fn human(status: &StatusJson) -> String {
         ("version", status.version.clone()),
         ("listening on", list(&status.listen)),
         ("seen by others at", list(&status.reflexive)),
-        ("port mapping", status.port_mapping.map_or_else(|| "none".into(), |addr| addr.to_string())),
+        ("port mapping", status.port_mapping.words()),
         ("NAT", nat(&status.nat)),
         ("  mapping", status.nat.mapping.clone()),
         ("  filtering", status.nat.filtering.clone()),
@@ -71,8 +71,12 @@ fn human(status: &StatusJson) -> String {
 }
 
 fn nat(nat: &NatJson) -> String {
-    let Some(age) = nat.age_ms else { return nat.class.clone() };
-    format!("{}, confidence {:.2}, found {} ago", nat.class, nat.confidence, text::age(age))
+    let class = match &nat.class_without_mapping {
+        Some(own) => format!("{} by the port mapping, {own} without it", nat.class),
+        None => nat.class.clone(),
+    };
+    let Some(age) = nat.age_ms else { return class };
+    format!("{class}, confidence {:.2}, found {} ago", nat.confidence, text::age(age))
 }
 
 fn list(items: &[impl Display]) -> String {
@@ -85,6 +89,7 @@ fn list(items: &[impl Display]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::PortMappingJson;
     use crate::json::RelayJson;
 
     #[test]
@@ -98,6 +103,7 @@ mod tests {
             reflexive: vec![],
             nat: NatJson {
                 class: "unknown".into(),
+                class_without_mapping: None,
                 mapping: "endpoint-independent".into(),
                 filtering: "unknown".into(),
                 port_rule: "preserving".into(),
@@ -105,7 +111,7 @@ mod tests {
                 age_ms: Some(61_000),
                 missing: Some("a second helper".into()),
             },
-            port_mapping: None,
+            port_mapping: PortMappingJson { state: "off".into(), ..PortMappingJson::default() },
             peers: 1,
             udp: "works".into(),
             problem: None,
@@ -118,7 +124,7 @@ mesh               mesh
 version            1
 listening on       127.0.0.1:4433
 seen by others at  nothing yet
-port mapping       none
+port mapping       off
 NAT                unknown, confidence 0.50, found 61 s ago
   mapping          endpoint-independent
   filtering        unknown

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use net_mesh::Mesh;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,6 +50,12 @@ pub(super) struct Up {
     /// Let the dashboard's address be any: whoever can connect to it sees the mesh, without a password
     #[arg(long, requires = "dashboard")]
     dashboard_allow_remote: bool,
+    /// Ask the router for a port (PCP, NAT-PMP, UPnP-IGD), which changes its state until the node stops
+    #[arg(long)]
+    port_mapping: bool,
+    /// For how long to ask at a time, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "port_mapping", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(20..=86_400))]
+    port_mapping_lease: u64,
     /// What to log to stderr, as `tracing` filter directives
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info", value_parser = parse_filter)]
     log: String,
@@ -81,6 +87,11 @@ impl StopSignals {
 
 impl Up {
     pub(super) fn run(self, home: &Home) -> anyhow::Result<()> {
+        if self.port_mapping && !cfg!(feature = "port-mapping") {
+            bail!(
+                "this program was built without port mapping; build it with `cargo build --release --features port-mapping`"
+            );
+        }
         start_log(&self.log)?;
         home.require()?;
         let _lock = home.lock()?;
@@ -109,6 +120,7 @@ impl Up {
         let mut builder = Mesh::builder(identity).name(&config.name);
         let limits = net_mesh::RelayLimits { bytes_per_second: self.relay_rate, ..Default::default() };
         builder = builder.relay((!self.no_relay).then_some(limits));
+        builder = self.ask_router(builder);
         for addr in &self.listen {
             builder = builder.listen(*addr);
         }
@@ -123,6 +135,18 @@ impl Up {
         }
         // Its text names its cause already.
         builder.start().await.map_err(|error| anyhow!("{error}"))
+    }
+
+    #[cfg(feature = "port-mapping")]
+    fn ask_router(&self, builder: net_mesh::Builder) -> net_mesh::Builder {
+        let lease = Duration::from_secs(self.port_mapping_lease);
+        if self.port_mapping { builder.port_mapping(lease) } else { builder }
+    }
+
+    #[cfg(not(feature = "port-mapping"))]
+    #[allow(clippy::unused_self, reason = "the same form as with the feature")]
+    fn ask_router(&self, builder: net_mesh::Builder) -> net_mesh::Builder {
+        builder
     }
 }
 

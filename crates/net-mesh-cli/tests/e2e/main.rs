@@ -9,6 +9,7 @@
 //! | `first_words` | behind NATs at the ends of long lines, not yet knowing each other |
 //! | `failover` | where paths die, relays are killed, uplinks come and go, and NATs forget |
 //! | `network_changes` | on a host whose addresses, links and default route change |
+//! | `port_mapping` | behind routers that give ports away, or say so |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
 //! | `dashboard` | on loopback, asked over HTTP |
@@ -31,6 +32,7 @@ mod in_a_browser;
 mod loopback;
 mod network_changes;
 mod on_a_real_kernel;
+mod port_mapping;
 mod special_places;
 mod support;
 mod the_lab;

@@ -194,6 +194,11 @@ impl Membership {
         self.own.set_verdict(now, verdict);
     }
 
+    /// Whether anyone can reach this node by a port mapping.
+    pub fn set_mapped(&mut self, now: Time, mapped: bool) {
+        self.own.set_mapped(now, mapped);
+    }
+
     /// Whether this node carries traffic between others.
     pub fn set_relays(&mut self, now: Time, relays: bool) {
         self.own.set_relays(now, relays);

@@ -101,6 +101,11 @@ impl Own {
         self.touch(now);
     }
 
+    pub(super) fn set_mapped(&mut self, now: Time, mapped: bool) {
+        self.draft.flags.mapped = mapped;
+        self.touch(now);
+    }
+
     pub(super) fn set_relays(&mut self, now: Time, relays: bool) {
         self.draft.flags.relays = relays;
         self.touch(now);

@@ -64,18 +64,29 @@ pub struct Flags {
     pub subscribes_to_many: bool,
     /// It is leaving; forget it.
     pub leaving: bool,
+    /// Anyone can reach it by a port mapping of its router, at its first candidate; the verdict says so, not what its NAT
+    /// would do without.
+    pub mapped: bool,
 }
 
 impl Flags {
     const fn code(self) -> u8 {
-        self.relays as u8 | (self.subscribes_to_many as u8) << 1 | (self.leaving as u8) << 2
+        self.relays as u8
+            | (self.subscribes_to_many as u8) << 1
+            | (self.leaving as u8) << 2
+            | (self.mapped as u8) << 3
     }
 
     fn from_code(code: u8) -> Result<Self, Malformed> {
-        if code & !7 != 0 {
+        if code & !15 != 0 {
             return Err(Malformed::Invalid("a flag"));
         }
-        Ok(Self { relays: code & 1 != 0, subscribes_to_many: code & 2 != 0, leaving: code & 4 != 0 })
+        Ok(Self {
+            relays: code & 1 != 0,
+            subscribes_to_many: code & 2 != 0,
+            leaving: code & 4 != 0,
+            mapped: code & 8 != 0,
+        })
     }
 }
 

@@ -46,7 +46,7 @@ fn example() -> Record {
             confidence: 95,
         },
         links: vec![(NodeId([0xaa; 32]), 40)],
-        flags: Flags { relays: true, subscribes_to_many: false, leaving: false },
+        flags: Flags { relays: true, subscribes_to_many: false, leaving: false, mapped: false },
         subscriptions: vec![ChannelId([1, 2, 3, 4, 5, 6, 7, 8])],
     }
 }

@@ -9,7 +9,10 @@ impl Node {
             Command::Subscriptions(channels) => self.membership.set_subscriptions(now, channels),
             Command::Want { peer } => self.dialer.want(now, peer),
             Command::Reclassify => self.for_traversal(|traversal| traversal.reclassify(now)),
-            Command::Leave => self.membership.leave(now, &mut self.heard.membership),
+            Command::Leave => {
+                self.membership.leave(now, &mut self.heard.membership);
+                self.for_mapper(|mapper, out| mapper.leave(out));
+            }
         }
     }
 }

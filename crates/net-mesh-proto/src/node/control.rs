@@ -9,6 +9,7 @@ use crate::classify::wire::{Kind, Message as Classify};
 use crate::membership;
 use crate::membership::wire::{Digest, Records, Summary, Want};
 use crate::peer::wire::{Adopt, Hello};
+use crate::portmap::wire::{Kind as PortMapKind, Message as PortMap};
 use crate::relay;
 use crate::relay::wire::Kind as RelayKind;
 use crate::rendezvous;
@@ -53,6 +54,10 @@ pub const SEEK: u16 = 0x0401;
 pub const INTRODUCTION: u16 = 0x0402;
 /// That the sender does not introduce.
 pub const DECLINED: u16 = 0x0403;
+/// A request to send to the sender's port mapping.
+pub const REACH_ASK: u16 = 0x0501;
+/// Whether that was done.
+pub const REACH_TOLD: u16 = 0x0502;
 
 /// A control message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub enum Control {
     Relay(relay::Message),
     /// Kinds [`SEEK`] to [`DECLINED`].
     Rendezvous(rendezvous::Message),
+    /// Kinds [`REACH_ASK`] and [`REACH_TOLD`].
+    PortMap(PortMap),
 }
 
 /// Why a control message was not taken.
@@ -112,6 +119,13 @@ impl Control {
                 };
                 out.u16(kind).bytes(&message.encode());
             }
+            Self::PortMap(message) => {
+                let kind = match message.kind() {
+                    PortMapKind::Ask => REACH_ASK,
+                    PortMapKind::Told => REACH_TOLD,
+                };
+                out.u16(kind).bytes(&message.encode());
+            }
         }
         out.finish()
     }
@@ -146,6 +160,8 @@ impl Control {
                 Self::Rendezvous(rendezvous::Message::decode(RendezvousKind::Introduction, body)?)
             }
             DECLINED => Self::Rendezvous(rendezvous::Message::decode(RendezvousKind::Declined, body)?),
+            REACH_ASK => Self::PortMap(PortMap::decode(PortMapKind::Ask, body)?),
+            REACH_TOLD => Self::PortMap(PortMap::decode(PortMapKind::Told, body)?),
             unknown => return Err(ControlError::UnknownKind(unknown)),
         })
     }
@@ -178,6 +194,7 @@ mod tests {
     use super::*;
     use crate::classify::wire::{ProbeGrant, ProbeOffer, ProbeReady, ProbeRefused, ProbeSetup, Refusal};
     use crate::id::NodeId;
+    use crate::portmap::wire::{Ask, Outcome, Told};
     use crate::reflex::stun::ProbeToken;
     use crate::relay::Message as Relay;
     use crate::rendezvous::wire::{Introduction, Seek};
@@ -233,6 +250,8 @@ mod tests {
             (0x0401, Control::Rendezvous(Rendezvous::Seek(seek))),
             (0x0402, Control::Rendezvous(Rendezvous::Introduction(introduction))),
             (0x0403, Control::Rendezvous(Rendezvous::Declined { attempt: 5, why: Decline::Busy })),
+            (0x0501, Control::PortMap(PortMap::Ask(Ask { token, addr: mapped }))),
+            (0x0502, Control::PortMap(PortMap::Told(Told { token, outcome: Outcome::Sent }))),
         ]
     }
 

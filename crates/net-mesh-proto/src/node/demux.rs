@@ -17,6 +17,9 @@ impl Node {
         }
         match Message::parse(bytes) {
             Ok(message) if socket == SocketId::MAIN && self.reach_stun(now, from, &message, bytes) => {}
+            Ok(Message::ProbeIndication(probe)) if socket == SocketId::MAIN => {
+                self.handle_reached(now, probe.token);
+            }
             Ok(message) => {
                 if message.is_answer() {
                     self.silence.heard();
@@ -41,11 +44,16 @@ impl Node {
         match control {
             Control::Hello(hello) => self.arbiter.handle_hello(now, conn, hello, &mut self.heard.arbiter),
             Control::Adopt(adopt) => self.arbiter.handle_adopt(now, conn, adopt, &mut self.heard.arbiter),
-            Control::Membership(_) | Control::Classify(_) | Control::Relay(_) | Control::Rendezvous(_)
+            Control::Membership(_)
+            | Control::Classify(_)
+            | Control::Relay(_)
+            | Control::Rendezvous(_)
+            | Control::PortMap(_)
                 if !in_session =>
             {
                 self.drops_now(DropReason::StaleConnection);
             }
+            Control::PortMap(message) => self.handle_port_map(now, peer, message),
             Control::Membership(message) => {
                 self.membership.handle(now, peer, message, &mut self.heard.membership);
             }

@@ -26,6 +26,8 @@ impl Node {
         if let Some(traversal) = &mut self.traversal {
             traversal.network_changed(now, &self.local);
         }
+        let local = self.local.clone();
+        self.for_mapper(|mapper, out| mapper.network_changed(now, &local, out));
         self.recheck_ways(now);
     }
 

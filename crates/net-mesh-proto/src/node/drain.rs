@@ -23,7 +23,11 @@ impl Node {
                 self.hear_membership(now, event);
             } else if let Some(event) = self.heard.dialer.pop_event() {
                 self.hear_dialer(now, event);
-            } else if !self.hear_reach(now) && !self.hear_traversal(now) && !self.look_whom_to_dial(now) {
+            } else if !self.hear_reach(now)
+                && !self.hear_traversal(now)
+                && !self.hear_port_map(now)
+                && !self.look_whom_to_dial(now)
+            {
                 break;
             }
         }
@@ -162,6 +166,7 @@ impl Node {
             self.unreported.add(&traversal.take_drops());
         }
         self.unreported.add(&self.reach.take_drops());
+        self.unreported.add(&self.port_map.take_drops());
         if self.unreported.iter().next().is_none() {
             return;
         }

@@ -11,6 +11,7 @@ use crate::id::{ChannelId, MeshId, NodeId};
 use crate::liveness::{Evidence, Health, Issue, Traffic};
 use crate::nat::Verdict;
 use crate::outbox::{SocketId, Transmit};
+use crate::portmap;
 use crate::relay;
 use crate::rendezvous;
 use crate::route::Route;
@@ -67,6 +68,8 @@ pub struct Config {
     /// Members, this node included, up to which it keeps a session with everyone:
     /// [`SMALL_MESH`](crate::peer::dialer::SMALL_MESH) unless there is a reason.
     pub full_mesh: usize,
+    /// Whether and how the router is asked for a port; `None`: it is not.
+    pub port_mapping: Option<portmap::Settings>,
 }
 
 /// Something that happened outside.
@@ -179,6 +182,13 @@ pub enum Input<'a> {
         /// Which way.
         route: Route,
     },
+    /// What became of an [`Output::PortMap`].
+    PortMapped {
+        /// Which request.
+        id: portmap::RequestId,
+        /// What the router said, or that it did not.
+        answer: portmap::Answer,
+    },
     /// The application or the operator wants something.
     Command(Command),
 }
@@ -281,6 +291,13 @@ pub enum Output {
     },
     /// Change the table that relayed datagrams are looked up in.
     Label(relay::Change),
+    /// Ask the router. Requests are carried out one after the other, in this order.
+    PortMap {
+        /// The name of the request.
+        id: portmap::RequestId,
+        /// What to ask.
+        request: portmap::Request,
+    },
     /// Tell whoever is interested.
     Event(Event),
 }
@@ -319,6 +336,8 @@ pub enum Event {
         /// What was missing, where an axis stayed unknown; a short phrase.
         missing: Option<&'static str>,
     },
+    /// Something happened to the port of the router.
+    PortMapping(portmap::Report),
     /// The session with `peer` travels this way now.
     Path {
         /// With whom.

@@ -27,6 +27,7 @@
 //!     nat_traversal: true,
 //!     relay: None,
 //!     full_mesh: 8,
+//!     port_mapping: None,
 //! };
 //! let mut node = Node::new(start, [2; 32], config);
 //! let network = Input::Network {
@@ -54,6 +55,7 @@
 //! | `command` | what does a wish mean? |
 //! | `drain` | who hears about what a machine did? |
 //! | `traversal` | reflexive addresses and the NAT, as the node wires them |
+//! | `portmap` | the port of the router, as the node wires it |
 //! | `silence` | does UDP work here at all? |
 //! | `health` | what follows from what the ways of sessions report? |
 //! | `reach` | ways to peers beyond their addresses, as the node wires them |
@@ -68,6 +70,7 @@ mod dispatch;
 mod drain;
 mod health;
 mod io;
+mod portmap;
 mod query;
 mod reach;
 mod silence;
@@ -89,6 +92,7 @@ use crate::outbox::Outbox;
 use crate::peer::{Arbiter, Dialer, Local, arbiter, dialer};
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
+use portmap::PortMap;
 use reach::Reach;
 use silence::Silence;
 use traversal::Traversal;
@@ -109,6 +113,7 @@ pub struct Node {
     dialer: Dialer,
     traversal: Option<Traversal>,
     reach: Reach,
+    port_map: PortMap,
     heard: Heard,
     silence: Silence,
     /// When to look at round-trip times again.
@@ -152,6 +157,7 @@ impl Node {
             dialer: Dialer::new(rng.fork("dialer"), &config.bootstrap, config.full_mesh),
             traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
             reach: Reach::new(id, &rng, config.relay, config.nat_traversal),
+            port_map: PortMap::new(&rng, config.port_mapping.filter(|_| config.nat_traversal)),
             heard: Heard::default(),
             silence: Silence::default(),
             links_at: None,
@@ -198,6 +204,7 @@ impl Node {
             Input::Traffic { conn, route, traffic } => self.handle_traffic(now, conn, route, traffic),
             Input::RouteRefused { conn, route } => self.route_refused(now, conn, route),
             Input::SendFailed { route } => self.send_failed(now, route),
+            Input::PortMapped { id, answer } => self.router_answered(now, id, answer),
             Input::Command(command) => self.handle_command(now, command),
         }
         self.drain(now);
@@ -209,6 +216,7 @@ impl Node {
         self.membership.handle_timeout(now, &mut self.heard.membership);
         self.for_traversal(|traversal| traversal.handle_timeout(now));
         self.reach_timeout(now);
+        self.port_map.handle_timeout(now);
         if self.links_at.is_some_and(|at| at <= now) {
             self.update_links(now);
         }
@@ -232,6 +240,7 @@ impl Node {
             self.traversal.as_ref().and_then(Traversal::poll_timeout),
             self.silence.poll_timeout(),
             self.reach.poll_timeout(),
+            self.port_map.poll_timeout(),
         ];
         machines.into_iter().chain(own).fold(None, Deadline::earliest)
     }

@@ -48,6 +48,8 @@ pub struct Sizes {
     pub carried: usize,
     /// Tokens given to others who classify themselves, at most 64.
     pub tokens: usize,
+    /// Members whose port mappings are being proven, at most 32.
+    pub proving: usize,
 }
 
 impl Node {
@@ -148,6 +150,7 @@ impl Node {
             ways: self.reach.paths.ways(),
             carried: self.reach.relay.carried(),
             tokens: self.traversal.as_ref().map_or(0, Traversal::tokens),
+            proving: self.port_map.served(),
         }
     }
 }

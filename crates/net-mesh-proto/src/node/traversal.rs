@@ -18,10 +18,10 @@ use super::{Event, Node, Output};
 use crate::classify::{self, Classifier, HelperInfo};
 use crate::drops::{DropCounts, DropReason};
 use crate::id::NodeId;
-use crate::membership::VerdictSummary;
 use crate::nat::{NatClass, Verdict};
 use crate::outbox::{Outbox, SocketId};
 use crate::peer::Local;
+use crate::portmap::Witness;
 use crate::reflex::stun::Message;
 use crate::reflex::{self, Reflex, ServerKey};
 use crate::rng::Rng;
@@ -98,6 +98,11 @@ impl Traversal {
         self.classifier.session_lost(now, peer, &mut self.heard_classifier);
     }
 
+    /// Whether there is a port besides the main one to send from, in one family.
+    pub(super) fn has_other_port(&self, v6: bool) -> bool {
+        self.reflex.other_external().iter().any(|addr| addr.is_ipv6() == v6)
+    }
+
     pub(super) fn set_helpers(&mut self, now: Time, helpers: Vec<HelperInfo>) {
         self.classifier.set_helpers(now, helpers);
     }
@@ -135,6 +140,7 @@ impl Traversal {
             Message::BindingResponse { .. } | Message::BindingError { .. } => {
                 self.reflex.handle_response(now, socket, from, message, &mut self.heard_reflex);
             }
+            // On the main socket they prove port mappings, which is not this machine's business.
             Message::ProbeIndication(_) => self.heard_reflex.drop(DropReason::UnknownToken),
         }
     }
@@ -145,13 +151,21 @@ impl Node {
     pub(super) fn update_helpers(&mut self, now: Time) {
         let Some(traversal) = &mut self.traversal else { return };
         let members = self.membership.members();
-        let class = |id: &NodeId| members.get(id).map_or(NatClass::Unknown, |m| m.record().verdict.class());
+        // By a port mapping anyone can reach a member, but not at the address that its session comes from.
+        let class = |id: &NodeId| match members.get(id).map(|m| m.record()) {
+            Some(record) if record.flags.mapped => NatClass::PortRestricted,
+            Some(record) => record.verdict.class(),
+            None => NatClass::Unknown,
+        };
         // Who is reached through others sees the address of the last of those.
         let helper = |s: crate::peer::Session| {
             let addr = s.route.direct()?;
             Some(HelperInfo { id: s.peer, addr, class: class(&s.peer), rtt: s.rtt })
         };
-        traversal.set_helpers(now, self.arbiter.sessions().filter_map(helper).collect());
+        let helpers: Vec<HelperInfo> = self.arbiter.sessions().filter_map(helper).collect();
+        let witnesses = helpers.iter().map(|h| Witness { id: h.id, addr: h.addr }).collect();
+        traversal.set_helpers(now, helpers);
+        self.for_mapper(|mapper, out| mapper.set_witnesses(now, witnesses, out));
     }
 
     /// Hears the next thing that these machines have to say; returns whether there was one.
@@ -181,6 +195,8 @@ impl Node {
                     self.membership.set_candidates(now, self.local.candidates());
                     self.for_rendezvous(|rendezvous| rendezvous.own_varied(now));
                     self.tell(Event::Reflexive(self.local.reflexive().to_vec()));
+                    let seen = self.local.reflexive().to_vec();
+                    self.for_mapper(|mapper, out| mapper.set_seen(now, &seen, out));
                 }
             }
             reflex::Event::OtherExternal(other) => {
@@ -199,11 +215,7 @@ impl Node {
             }
             classify::Event::ToPeer { peer, message } => self.send_to(peer, &Control::Classify(message)),
             classify::Event::Verdict { verdict, missing } => {
-                let summary = VerdictSummary::from(&verdict);
-                if self.membership.own_draft().verdict.class() != summary.class() {
-                    self.for_rendezvous(|rendezvous| rendezvous.own_changed(now));
-                }
-                self.membership.set_verdict(now, summary);
+                self.describe_reach(now);
                 self.tell(Event::Classified { verdict, missing });
             }
         }

@@ -16,6 +16,8 @@ pub struct Local {
     main: [Option<u16>; 2],
     other: [Option<u16>; 2],
     reflexive: Vec<SocketAddr>,
+    mapped: Option<SocketAddr>,
+    open: bool,
 }
 
 impl Local {
@@ -41,6 +43,22 @@ impl Local {
         let changed = self.reflexive != reflexive;
         self.reflexive = reflexive;
         changed
+    }
+
+    /// The address of a port mapping by which anyone can reach the main socket. Returns whether it changed.
+    pub fn set_mapped(&mut self, mapped: Option<SocketAddr>) -> bool {
+        core::mem::replace(&mut self.mapped, mapped) != mapped
+    }
+
+    /// The address of a port mapping, while it is believed.
+    #[must_use]
+    pub const fn mapped(&self) -> Option<SocketAddr> {
+        self.mapped
+    }
+
+    /// Whether anyone can reach the main socket at its reflexive addresses.
+    pub const fn set_open(&mut self, open: bool) {
+        self.open = open;
     }
 
     /// Whether the network has been described at all.
@@ -73,20 +91,23 @@ impl Local {
         &self.reflexive
     }
 
-    /// Where others may reach this node, best first: as seen from outside, then global interface
-    /// addresses, then private ones. Loopback only if there is nothing else: then all nodes that this
+    /// Where others may reach this node, best first: a port mapping, as seen from outside, then global interface
+    /// addresses, then private ones. Beside a port mapping, reflexive addresses that not everyone can reach are left out: who
+    /// knocks there may spoil the NAT's mapping for those who can. Loopback only if there is nothing else: then all nodes that this
     /// one can meet are on the same machine.
     #[must_use]
     pub fn candidates(&self) -> Vec<SocketAddr> {
         let interfaces = || self.ips.iter().filter_map(|ip| Some(SocketAddr::new(*ip, self.main_port(*ip)?)));
         let seen = |wanted: Scope| self.reflexive.iter().copied().filter(move |a| scope(a.ip()) == wanted);
         let own = |wanted: Scope| interfaces().filter(move |a| scope(a.ip()) == wanted);
-        let mut found: Vec<SocketAddr> = Vec::new();
+        let mut found: Vec<SocketAddr> = self.mapped.into_iter().collect();
+        let beside =
+            |addr: &SocketAddr| self.open || self.mapped.is_none_or(|m| m.is_ipv4() != addr.is_ipv4());
         for wanted in [Scope::Global, Scope::Private, Scope::Loopback] {
             if wanted == Scope::Loopback && !found.is_empty() {
                 break;
             }
-            for candidate in seen(wanted).chain(own(wanted)) {
+            for candidate in seen(wanted).filter(beside).chain(own(wanted)) {
                 if !found.contains(&candidate) && found.len() < MAX_CANDIDATES {
                     found.push(candidate);
                 }
@@ -106,7 +127,9 @@ impl Local {
     #[must_use]
     pub fn is_own(&self, addr: SocketAddr) -> bool {
         let here = self.ips.contains(&addr.ip()) || scope(addr.ip()) == Scope::Loopback;
-        (here && self.main_port(addr.ip()) == Some(addr.port())) || self.reflexive.contains(&addr)
+        (here && self.main_port(addr.ip()) == Some(addr.port()))
+            || self.reflexive.contains(&addr)
+            || self.mapped == Some(addr)
     }
 
     /// Whether a datagram from the main socket could go to `addr` at all: it has the family and a port.

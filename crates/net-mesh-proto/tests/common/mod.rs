@@ -149,6 +149,7 @@ impl World {
             stun_servers: Vec::new(),
             nat_traversal: setup.nat_traversal,
             relay: None,
+            port_mapping: None,
             full_mesh: net_mesh_proto::peer::dialer::SMALL_MESH,
         };
         Node::new(self.now, seed, config)
@@ -227,8 +228,11 @@ impl World {
             }
             match output {
                 // No relays in this world.
-                Output::Accept { .. } | Output::SetRoute { .. } | Output::Frame { .. } | Output::Label(_) => {
-                }
+                Output::Accept { .. }
+                | Output::SetRoute { .. }
+                | Output::Frame { .. }
+                | Output::Label(_)
+                | Output::PortMap { .. } => {}
                 Output::Transmit(t) => {
                     let Some(port) = self.hosts[n].sockets.get(&t.from).copied() else { continue };
                     self.stun_bytes += t.bytes.len();

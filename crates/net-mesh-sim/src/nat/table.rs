@@ -8,9 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use net_mesh_proto::bounded::BoundedMap;
+use net_mesh_proto::portmap::{Answer, Failure, Request};
 use net_mesh_proto::rng::Rng;
 use net_mesh_proto::time::Time;
 
+use super::router::Ports as Given;
 use super::{Dependence, Kind, Nat, Pool, Ports};
 use crate::trace::Lost;
 
@@ -60,6 +62,7 @@ pub(crate) struct Table {
     burnt: BTreeSet<SocketAddr>,
     next_port: u16,
     sweep_at: Time,
+    given: Given,
 }
 
 impl Table {
@@ -78,6 +81,7 @@ impl Table {
             burnt: BTreeSet::new(),
             next_port,
             sweep_at: Time::ZERO,
+            given: Given::new(Time::ZERO),
         }
     }
 
@@ -91,6 +95,24 @@ impl Table {
 
     pub(crate) fn owns(&self, ip: IpAddr) -> bool {
         matches!(ip, IpAddr::V4(ip) if self.external.contains(&ip))
+    }
+
+    /// What the box says to the host at `host` inside, which asks it for a port.
+    pub(crate) fn ask(&mut self, now: Time, host: IpAddr, request: Request) -> Answer {
+        match (&self.rule.router, self.external.first()) {
+            (Some(router), Some(own)) => self.given.ask(now, (router, IpAddr::V4(*own)), host, request),
+            _ => Answer::Failed { failure: Failure::NoRouter, detail: String::new() },
+        }
+    }
+
+    /// Ports given away to hosts inside.
+    pub(crate) fn given(&self, now: Time) -> usize {
+        self.given.len(now)
+    }
+
+    /// Forgets the ports it has given away, as a router does whose daemon restarts.
+    pub(crate) fn forget_given(&mut self, now: Time) {
+        self.given = Given::new(now);
     }
 
     /// Forgets everything, as after a power cut, and takes new external IPs where there are any.
@@ -135,6 +157,9 @@ impl Table {
         if self.rule.kind == Kind::UdpBlock {
             return Err(Lost::UdpBlocked);
         }
+        if let (Some(port), Some(own)) = (self.given.outbound(src, dst), self.external.first()) {
+            return Ok(SocketAddr::new(IpAddr::V4(*own), port));
+        }
         let key = self.live_key(now, src, dst);
         let known = self.entries.get(&key).is_some_and(|e| e.remotes.contains_key(&dst));
         if !known && self.sessions >= self.rule.sessions {
@@ -169,6 +194,13 @@ impl Table {
         }
         if !self.translates(dst) && self.rule.filtering == Dependence::Independent {
             return Ok(dst);
+        }
+        let forwards = self.rule.router.as_ref().is_some_and(|router| router.forwards);
+        if forwards
+            && self.translates(dst)
+            && let Some(internal) = self.given.inbound(now, src, dst.port())
+        {
+            return Ok(internal);
         }
         let Some(key) = self.by_external.get(&dst).copied().filter(|key| self.keep_alive_only(now, *key))
         else {

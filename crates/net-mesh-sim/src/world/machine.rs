@@ -292,6 +292,10 @@ impl Machine {
                     self.handle_frame(net, now, early.from, &early.datagram);
                 }
             }
+            Output::PortMap { id, request } => {
+                let answer = net.ask_router(now, self.host, request);
+                self.inputs.push_back(Input::PortMapped { id, answer });
+            }
             Output::CloseConnection { conn } | Output::GiveUp { conn } => self.close(net, now, conn),
             Output::Event(event) => {
                 match &event {

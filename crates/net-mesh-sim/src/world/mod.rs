@@ -36,6 +36,7 @@ use net_mesh_proto::id::{MeshId, NodeId};
 use net_mesh_proto::nat::Verdict;
 use net_mesh_proto::node::{Command, Config, Event, Input, Node};
 use net_mesh_proto::peer::dialer::SMALL_MESH;
+use net_mesh_proto::portmap::Settings;
 use net_mesh_proto::relay::Limits;
 use net_mesh_proto::rng::Rng;
 use net_mesh_proto::route::Route;
@@ -98,6 +99,8 @@ pub struct Spec {
     pub relays: bool,
     /// Members up to which it keeps a session with everyone.
     pub full_mesh: usize,
+    /// Whether it asks its router for a port.
+    pub port_mapping: bool,
     /// Addresses of interfaces that lead nowhere for anybody else, as of containers and tunnels.
     pub useless: Vec<IpAddr>,
 }
@@ -114,6 +117,7 @@ impl Default for Spec {
             nat_traversal: true,
             relays: true,
             full_mesh: SMALL_MESH,
+            port_mapping: false,
             useless: Vec::new(),
         }
     }
@@ -221,6 +225,7 @@ impl World {
             stun_servers: Vec::new(),
             nat_traversal: spec.nat_traversal,
             relay: spec.relays.then(Limits::default),
+            port_mapping: spec.port_mapping.then(Settings::default),
             full_mesh: spec.full_mesh,
         };
         self.net.set_name(host, config.name.clone());

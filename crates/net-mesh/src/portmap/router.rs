@@ -1,0 +1,149 @@
+//! Carries out what the node wants of the router: one request, one answer, within a bounded time.
+
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use net_mesh_proto::portmap::{Answer, Failure, Granted, Protocol, Request};
+use tokio::time::timeout;
+
+use super::gateway::{address_towards, default_gateway};
+use super::pcp::{self, Between};
+use super::upnp::Upnp;
+
+/// The multicast group and port of SSDP (UPnP Device Architecture 2.0 §1.3).
+pub(super) const SSDP: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250)), 1900);
+
+/// How long a request in each protocol may take: PCP three packets, NAT-PMP twice that, UPnP a search and four HTTP
+/// requests.
+const LIMITS: [(Protocol, Duration); 3] = [
+    (Protocol::Pcp, Duration::from_secs(2)),
+    (Protocol::NatPmp, Duration::from_secs(4)),
+    (Protocol::UpnpIgd, Duration::from_secs(8)),
+];
+
+/// How long a deletion may take: somebody waits for the program to end.
+pub(super) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest text for the log, in bytes.
+const MAX_DETAIL: usize = 200;
+
+/// Why a request was not granted.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    failure: Failure,
+    detail: String,
+}
+
+impl Refusal {
+    /// `detail` may come from the router: it is cut, and what cannot be printed is replaced.
+    pub(super) fn of(failure: Failure, detail: impl Display) -> Self {
+        let printable = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        let mut text = String::new();
+        for c in detail.to_string().chars().map(printable) {
+            if text.len() + c.len_utf8() > MAX_DETAIL {
+                break;
+            }
+            text.push(c);
+        }
+        Self { failure, detail: text }
+    }
+}
+
+/// Where the router is: what the system says, or what a test does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// `None`: the system's default gateway.
+    pub(super) gateway: Option<Ipv4Addr>,
+    pub(super) ssdp: SocketAddr,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { gateway: None, ssdp: SSDP }
+    }
+}
+
+/// The router, as far as it is known.
+#[derive(Debug)]
+pub(super) struct Router {
+    place: Place,
+    nonce: crab_nat::pcp::Nonce,
+    upnp: Upnp,
+}
+
+impl Router {
+    /// `nonce` must be unpredictable to others: who knows it can delete the mapping (RFC 6887 §18.1.2).
+    pub(super) fn new(place: Place, nonce: [u32; 3]) -> Self {
+        Self { place, nonce, upnp: Upnp::new(place.ssdp) }
+    }
+
+    /// Asks the router, and counts what came of it.
+    pub(super) async fn carry_out(&mut self, request: Request) -> Answer {
+        let (protocol, word, limit) = match request {
+            Request::Map { protocol, .. } => {
+                let limit = LIMITS.iter().find(|(p, _)| *p == protocol).map_or(RELEASE_LIMIT, |(_, l)| *l);
+                (protocol, "map", limit)
+            }
+            Request::Release { protocol, .. } => (protocol, "release", RELEASE_LIMIT),
+        };
+        let answer = match timeout(limit, self.ask(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(Refusal { failure, detail })) => Answer::Failed { failure, detail },
+            Err(_) => Answer::Failed {
+                failure: Failure::NoRouter,
+                detail: format!("no end within {} s", limit.as_secs()),
+            },
+        };
+        let result = match &answer {
+            Answer::Mapped(_) | Answer::Released => "ok",
+            Answer::Failed { failure, .. } => failure.word(),
+        };
+        metrics::counter!(
+            "net_mesh_port_mapping_requests_total",
+            "protocol" => protocol.word(), "request" => word, "result" => result
+        )
+        .increment(1);
+        tracing::debug!(?request, ?answer, "router asked");
+        answer
+    }
+
+    async fn ask(&mut self, request: Request) -> Result<Answer, Refusal> {
+        let gateway = self.place.gateway.or_else(default_gateway);
+        let host = match gateway {
+            Some(gateway) => address_towards(gateway).map_err(|error| Refusal::of(Failure::Local, error))?,
+            None => Ipv4Addr::UNSPECIFIED,
+        };
+        let between = || {
+            gateway
+                .map(|gateway| Between { gateway, host })
+                .ok_or_else(|| Refusal::of(Failure::NoRouter, "there is no default route"))
+        };
+        match request {
+            Request::Map { protocol, internal, external, lease } => {
+                let port = nonzero(internal)?;
+                let granted: Granted = match protocol {
+                    Protocol::Pcp => pcp::map(between()?, self.nonce, (port, external), lease).await?,
+                    Protocol::NatPmp => pcp::map_old(between()?, (port, external), lease).await?,
+                    Protocol::UpnpIgd => self.upnp.map(gateway, host, (internal, external), lease).await?,
+                };
+                Ok(Answer::Mapped(granted))
+            }
+            Request::Release { protocol, internal, external } => {
+                let port = nonzero(internal)?;
+                match protocol {
+                    Protocol::Pcp => pcp::release(between()?, self.nonce, port).await?,
+                    Protocol::NatPmp => pcp::release_old(between()?, port).await?,
+                    Protocol::UpnpIgd => self.upnp.release(gateway, host, external).await?,
+                }
+                Ok(Answer::Released)
+            }
+        }
+    }
+}
+
+fn nonzero(port: u16) -> Result<NonZeroU16, Refusal> {
+    NonZeroU16::new(port).ok_or_else(|| Refusal::of(Failure::Local, "this host has no port to map"))
+}
