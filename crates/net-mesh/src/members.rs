@@ -53,7 +53,7 @@ impl Mesh {
         let this = MemberInfo {
             node_id: shared.node_id(),
             name: self.name().to_owned(),
-            nat: node.verdict(now).0.class(),
+            nat: node.experienced_class(now),
             relays: shared.relays(),
             age: None,
             links: own,

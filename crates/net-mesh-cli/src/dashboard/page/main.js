@@ -52,7 +52,9 @@ function head({ status }) {
   document.title = `${status.name} · net-mesh`;
   say(byId("name"), status.name);
   const seen = status.reflexive.length > 0 ? `seen at ${status.reflexive.join(", ")}` : "not seen from outside yet";
-  say(byId("about"), `${short(status.node_id)} · ${status.nat.class} · ${seen} · UDP ${status.udp} · net-mesh ${status.version}`);
+  const { state: asked, external } = status.port_mapping ?? {};
+  const port = asked && asked !== "off" ? ` · port mapping ${asked}${external ? ` ${external}` : ""}` : "";
+  say(byId("about"), `${short(status.node_id)} · ${status.nat.class} · ${seen}${port} · UDP ${status.udp} · net-mesh ${status.version}`);
   byId("problem").hidden = !status.problem;
   say(byId("problem"), status.problem ?? "");
 }

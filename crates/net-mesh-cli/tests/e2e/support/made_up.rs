@@ -56,7 +56,7 @@ pub(crate) fn snapshot(members: usize, seconds: usize) -> Value {
             "reflexive": ["203.0.113.7:4433"], "udp": "works", "problem": null, "peers": members - 1, "drops": {},
             "nat": { "class": "direct", "mapping": "none", "filtering": "endpoint-independent",
                 "port_rule": "preserving", "confidence": 1.0, "age_ms": 5000, "missing": null },
-            "port_mapping": null, "relay": { "circuits": 12, "packets": 1000, "bytes": 900_000, "limited": 0 },
+            "port_mapping": { "state": "proven", "protocol": "PCP", "external": "203.0.113.7:40001" }, "relay": { "circuits": 12, "packets": 1000, "bytes": 900_000, "limited": 0 },
         },
         "peers": peers,
         "mesh": (0..members).map(member).collect::<Vec<_>>(),
