@@ -138,7 +138,7 @@ fn an_idle_session_costs_little_and_a_silent_one_is_given_up() {
 #[test]
 fn what_a_way_lost_in_another_network_is_not_held_against_it() {
     let mut pair = busy(TALK);
-    fault(&mut pair, |line| line.loss = 0.4);
+    fault(&mut pair, |line| line.loss = 0.25);
     pair.run(20 * SECOND);
     assert_eq!(pair.current(), circuit(1).names.map(Some));
     // Without the news it is benched for minutes, by relapses.
