@@ -27,7 +27,7 @@ usage: cargo xtask COMMAND
   bench [ARGS]...               the benchmarks, optimised
   bench failover [RUNS]         how long events pause when networks fail, on real kernels
 
---without-kernel-labs leaves out the tests that need network namespaces, nftables or coturn, and says so.
+--without-kernel-labs leaves out the tests that need network namespaces, nftables, coturn or a browser, and says so.
 ";
 
 fn main() -> ExitCode {

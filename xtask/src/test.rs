@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::report::{Cargo, Report};
 use crate::{fuzz, needs};
 
-/// Whether the tests that need namespaces, nftables and coturn run.
+/// Whether the tests that need namespaces, nftables, coturn and a browser run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Labs {
     /// Something they need being absent is an error.
@@ -17,7 +17,7 @@ pub(crate) enum Labs {
 /// Modules of the end-to-end tests that need more than a loopback interface.
 ///
 /// They are named by module, because both runners can leave out a module by its name.
-const LAB_MODULES: [&str; 9] = [
+const LAB_MODULES: [&str; 10] = [
     "on_a_real_kernel",
     "every_pair",
     "special_places",
@@ -27,6 +27,7 @@ const LAB_MODULES: [&str; 9] = [
     "network_changes",
     "port_mapping",
     "with_coturn",
+    "in_a_browser",
 ];
 
 /// The features of the program that is tested: all there are for users.
@@ -41,7 +42,7 @@ pub(crate) fn run(report: &mut Report, labs: Labs) -> Result<()> {
     if labs == Labs::LeftOut {
         let names = LAB_MODULES.join(", ");
         eprintln!("\n!!! LEFT OUT at your request: all tests in the modules {names}");
-        report.left_out("kernel labs and coturn", "--without-kernel-labs");
+        report.left_out("kernel labs, coturn and the browser", "--without-kernel-labs");
     }
     suite(report, labs);
     report.step("documentation tests", Cargo::new("test --locked --workspace --doc"));

@@ -5,6 +5,7 @@
 //! | `cmd/` | what does each subcommand do? One file each |
 //! | `home` | where do keys and settings live, and who may read them? |
 //! | `admin/` | how do the commands talk to the running node? |
+//! | `dashboard/` | what does the mesh look like, in a browser? |
 //! | `json` | which JSON is promised to others? |
 //! | `table`, `text`, `stdout` | how does it look, and what if nobody reads it? |
 //!
@@ -16,6 +17,7 @@ compile_error!("net-mesh keeps its keys and its admin socket in files with Unix 
 
 mod admin;
 mod cmd;
+mod dashboard;
 mod home;
 mod json;
 mod stdout;

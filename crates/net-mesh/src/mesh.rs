@@ -96,6 +96,10 @@ impl Shared {
         self.id
     }
 
+    pub(crate) const fn relays(&self) -> bool {
+        self.relays
+    }
+
     pub(crate) fn node(&self) -> MutexGuard<'_, Node> {
         lock(&self.node)
     }
@@ -315,7 +319,7 @@ impl Mesh {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 

@@ -12,6 +12,8 @@
 //! | `port_mapping` | behind routers that give ports away, or say so |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
+//! | `dashboard` | on loopback, asked over HTTP |
+//! | `in_a_browser` | on loopback and behind NATs, seen through the dashboard |
 //! | `the_lab` | in the simulated internet that the program carries |
 //! | `wrong_input` | wherever something is wrong |
 //!
@@ -22,9 +24,11 @@
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 mod bad_lines;
+mod dashboard;
 mod every_pair;
 mod failover;
 mod first_words;
+mod in_a_browser;
 mod loopback;
 mod network_changes;
 mod on_a_real_kernel;

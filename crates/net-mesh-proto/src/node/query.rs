@@ -11,6 +11,7 @@ use crate::id::NodeId;
 use crate::membership::{Member, Record};
 use crate::nat::Verdict;
 use crate::peer::{Local, Session};
+use crate::rendezvous::{Attempt, Rendezvous};
 use crate::route::Route;
 use crate::time::Time;
 
@@ -87,6 +88,12 @@ impl Node {
     pub fn path(&self, peer: &NodeId) -> Option<(Route, Vec<NodeId>)> {
         let route = self.reach.paths.current(peer)?;
         Some((route, self.via(route)))
+    }
+
+    /// The attempts at direct ways that are remembered, of all peers, those under way among them; in no order
+    /// of time. At most [`HISTORY`](crate::rendezvous::HISTORY) for each member, and those under way.
+    pub fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.reach.rendezvous.iter().flat_map(Rendezvous::attempts)
     }
 
     /// How many circuits of others go through this node.
