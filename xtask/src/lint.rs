@@ -16,6 +16,8 @@ pub(crate) fn run(report: &mut Report) {
         }
     }
     report.step("clippy", Cargo::new("clippy --locked --workspace --all-targets -- -D warnings"));
+    let all = "clippy --locked --workspace --all-targets --features port-mapping -- -D warnings";
+    report.step("clippy with port mapping", Cargo::new(all));
     // The whole workspace here too: for one package alone cargo would build its dependencies anew.
     let bare = "clippy --locked --workspace --all-targets --no-default-features -- -D warnings";
     report.step("clippy without features", Cargo::new(bare));

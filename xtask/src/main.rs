@@ -27,8 +27,8 @@ usage: cargo xtask COMMAND
   bench [ARGS]...               the benchmarks, optimised
   bench failover [RUNS]         how long events pause when networks fail, on real kernels
 
---without-kernel-labs leaves out the tests that need network namespaces, nftables, coturn or
-Prometheus, and says so.
+--without-kernel-labs leaves out the tests that need network namespaces, nftables, coturn, Prometheus or a
+browser, and says so.
 ";
 
 fn main() -> ExitCode {

@@ -15,16 +15,24 @@ struct Need {
     purpose: &'static str,
 }
 
-/// For the labs of real kernel NATs, and the interoperation with STUN and Prometheus of others.
-const LABS: [Need; 8] = [
+/// For the labs of real kernel NATs, the interoperation with STUN and Prometheus of others, and the page of the
+/// dashboard.
+const LABS: [Need; 11] = [
     Need { program: "nft", package: "nftables", purpose: "the NATs of the kernel labs" },
     Need { program: "ip", package: "iproute2", purpose: "the links of the kernel labs" },
+    Need { program: "ss", package: "iproute2", purpose: "the gateways of the kernel labs" },
+    Need {
+        program: "miniupnpd",
+        package: "miniupnpd-nftables",
+        purpose: "asking a router of others for ports",
+    },
     Need { program: "tc", package: "iproute2", purpose: "the links of the kernel labs" },
     Need { program: "unshare", package: "util-linux", purpose: "the full-disk test" },
     Need { program: "turnserver", package: "coturn", purpose: "asking a STUN server of others" },
     Need { program: "turnutils_stunclient", package: "coturn", purpose: "answering a STUN client of others" },
     Need { program: "promtool", package: "prometheus", purpose: "checking the metrics" },
     Need { program: "prometheus", package: "prometheus", purpose: "scraping the metrics" },
+    Need { program: "chromium", package: "chromium", purpose: "looking at the dashboard" },
 ];
 
 /// For the fuzz targets: libFuzzer is C++.
@@ -56,7 +64,7 @@ pub(crate) fn ensure(labs: bool) -> Result<()> {
     bail!(
         "missing, and needed for all tests to run:\n{}\n\
          Install what is missing (as root on Debian or Ubuntu this command does it), or run \
-         `cargo xtask test --without-kernel-labs` to leave out the kernel labs, coturn and Prometheus",
+         `cargo xtask test --without-kernel-labs` to leave out the kernel labs, coturn, Prometheus and the browser",
         missing.join("\n")
     )
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::report::{Cargo, Report};
 use crate::{fuzz, needs};
 
-/// Whether the tests that need namespaces, nftables, coturn and Prometheus run.
+/// Whether the tests that need namespaces, nftables, coturn, Prometheus and a browser run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Labs {
     /// Something they need being absent is an error.
@@ -17,7 +17,7 @@ pub(crate) enum Labs {
 /// Modules of the end-to-end tests that need more than a loopback interface.
 ///
 /// They are named by module, because both runners can leave out a module by its name.
-const LAB_MODULES: [&str; 9] = [
+const LAB_MODULES: [&str; 11] = [
     "on_a_real_kernel",
     "every_pair",
     "special_places",
@@ -25,9 +25,14 @@ const LAB_MODULES: [&str; 9] = [
     "first_words",
     "failover",
     "network_changes",
+    "port_mapping",
     "with_coturn",
     "with_prometheus",
+    "in_a_browser",
 ];
+
+/// The features of the program that is tested: all there are for users.
+const FEATURES: &str = "--features port-mapping";
 
 /// Length of each fuzz run: enough to find again what a handful of mutations of a seed can break,
 /// short enough to stay a small part of the whole.
@@ -38,24 +43,25 @@ pub(crate) fn run(report: &mut Report, labs: Labs) -> Result<()> {
     if labs == Labs::LeftOut {
         let names = LAB_MODULES.join(", ");
         eprintln!("\n!!! LEFT OUT at your request: all tests in the modules {names}");
-        report.left_out("kernel labs, coturn and Prometheus", "--without-kernel-labs");
+        report.left_out("kernel labs, coturn, Prometheus and the browser", "--without-kernel-labs");
     }
     suite(report, labs);
     report.step("documentation tests", Cargo::new("test --locked --workspace --doc"));
-    features(report);
+    features(report, labs);
     fuzz::run(report, None, FUZZ_SECONDS)
 }
 
 fn suite(report: &mut Report, labs: Labs) {
     if has_nextest() {
-        let mut cargo = nextest("--workspace");
+        let mut cargo = nextest(&format!("--workspace {FEATURES}"));
         if labs == Labs::LeftOut {
             let lab = LAB_MODULES.map(|module| format!("test({module}::)")).join(" + ");
             cargo.args(["-E".to_owned(), format!("not ({lab})")]);
         }
         report.step("tests", cargo);
     } else {
-        let mut cargo = Cargo::new("test --locked --no-fail-fast --workspace --all-targets");
+        let mut cargo =
+            Cargo::new(&format!("test --locked --no-fail-fast --workspace --all-targets {FEATURES}"));
         if labs == Labs::LeftOut {
             cargo.args(["--"]);
             cargo.args(
@@ -79,7 +85,18 @@ fn nextest(what: &str) -> Cargo {
 /// takes something away is tested.
 ///
 /// The whole workspace is named each time: for one package alone cargo would build its dependencies anew.
-fn features(report: &mut Report) {
+fn features(report: &mut Report, labs: Labs) {
+    if labs == Labs::Required {
+        let without = "-p net-mesh-cli --test e2e";
+        if has_nextest() {
+            let mut cargo = nextest(without);
+            cargo.args(["-E", "test(port_mapping::)"]);
+            report.step("what a program without port mapping sends", cargo);
+        } else {
+            let cargo = Cargo::new(&format!("test --locked --no-fail-fast {without} port_mapping::"));
+            report.step("what a program without port mapping sends", cargo);
+        }
+    }
     if has_nextest() {
         let mut cargo = nextest("--workspace --no-default-features");
         cargo.args(["-E", "package(net-mesh)"]);
@@ -89,9 +106,7 @@ fn features(report: &mut Report) {
             Cargo::new("test --locked --no-fail-fast -p net-mesh --no-default-features --all-targets");
         report.step("tests of the library without features", cargo);
     }
-    for features in
-        ["--no-default-features --features port-mapping", "--features port-mapping", "--all-features"]
-    {
+    for features in ["--no-default-features --features port-mapping", "--all-features"] {
         let words = format!("check --locked --workspace --all-targets {features}");
         report.step(&format!("build with {features}"), Cargo::new(&words));
     }

@@ -3,6 +3,7 @@
 //! Fields are only ever added. Times are in milliseconds unless the name says otherwise; ids are whole
 //! node ids as printed; a value that is not known is `null`.
 
+mod mesh;
 mod port_mapping;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use net_mesh::{AttemptInfo, Event, Mesh, NodeId, Path, PeerInfo, Why};
 pub(crate) use port_mapping::PortMappingJson;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::mesh::{LinkJson, MemberJson, RendezvousJson};
 use crate::text::millis;
 
 /// `status --json`, `GET /v1/status`.
@@ -121,6 +123,9 @@ pub(crate) struct PathJson {
     pub addr: Option<SocketAddr>,
     /// The names of the nodes that relay, in order.
     pub via: Vec<String>,
+    /// Their ids.
+    #[serde(default)]
+    pub via_ids: Vec<String>,
 }
 
 /// `why PEER --json`, `GET /v1/why/{peer}`.
@@ -332,6 +337,7 @@ impl PathJson {
             kind: path.kind.to_string(),
             addr: path.addr,
             via: path.via.iter().map(|id| display_name(mesh, id)).collect(),
+            via_ids: path.via.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -345,9 +351,9 @@ fn whole_millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl WhyJson {
-    pub(crate) fn of(mesh: &Mesh, why: Why) -> Self {
-        let attempt = |attempt: AttemptInfo| AttemptJson {
+impl AttemptJson {
+    fn of(mesh: &Mesh, attempt: AttemptInfo) -> Self {
+        Self {
             id: attempt.id,
             at_ms_ago: whole_millis(attempt.ago),
             took_ms: attempt.took.map(whole_millis),
@@ -357,7 +363,12 @@ impl WhyJson {
             outcome: attempt.outcome.into(),
             packets: attempt.packets,
             reason: attempt.reason,
-        };
+        }
+    }
+}
+
+impl WhyJson {
+    pub(crate) fn of(mesh: &Mesh, why: Why) -> Self {
         Self {
             peer: why.node_id.to_string(),
             name: why.name,
@@ -366,7 +377,7 @@ impl WhyJson {
             plan: why.plan,
             mediator: why.mediator.map(|id| display_name(mesh, &id)),
             candidates: CandidatesJson { own: why.own_candidates, theirs: why.their_candidates },
-            attempts: why.attempts.into_iter().map(attempt).collect(),
+            attempts: why.attempts.into_iter().map(|attempt| AttemptJson::of(mesh, attempt)).collect(),
             next_attempt_ms: why.next_attempt.map(whole_millis),
         }
     }

@@ -7,6 +7,7 @@
 //! | `admin/` | how do the commands talk to the running node? |
 //! | `metrics` | what does Prometheus get? |
 //! | `log` | how does the node tell what happens to it? |
+//! | `dashboard/` | what does the mesh look like, in a browser? |
 //! | `json` | which JSON is promised to others? |
 //! | `table`, `text`, `stdout` | how does it look, and what if nobody reads it? |
 //!
@@ -18,6 +19,7 @@ compile_error!("net-mesh keeps its keys and its admin socket in files with Unix 
 
 mod admin;
 mod cmd;
+mod dashboard;
 mod home;
 mod json;
 mod log;

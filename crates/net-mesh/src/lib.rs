@@ -70,6 +70,7 @@ mod channel;
 mod driver;
 mod error;
 mod identity;
+mod members;
 mod mesh;
 pub mod metrics;
 pub mod net;
@@ -87,6 +88,7 @@ pub use channel::{Event, MAX_EVENT, PublishError, Publisher, SubscribeError, Sub
 pub use channel::{fuzz_segment, fuzz_subscription};
 pub use error::{PeerError, ResolveError, StartError};
 pub use identity::{Identity, IdentityError, MeshSecret, NodeKey};
+pub use members::{LinkInfo, MemberInfo};
 pub use mesh::Mesh;
 pub use net_mesh_proto::id::{MeshId, NodeId};
 pub use net_mesh_proto::liveness::Issue;

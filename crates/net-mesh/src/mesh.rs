@@ -96,6 +96,10 @@ impl Shared {
         self.id
     }
 
+    pub(crate) const fn relays(&self) -> bool {
+        self.relays
+    }
+
     pub(crate) fn node(&self) -> MutexGuard<'_, Node> {
         lock(&self.node)
     }
@@ -158,10 +162,6 @@ impl Shared {
             _ = down.wait_for(|down| *down) => Err(PeerError::ShutDown),
             result = future => Ok(result),
         }
-    }
-
-    pub(crate) const fn relays(&self) -> bool {
-        self.relays
     }
 
     fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {

@@ -16,7 +16,9 @@ use serde::de::DeserializeOwned;
 
 use super::{FRAMES, LINES, socket};
 use crate::home::Home;
-use crate::json::{ErrorJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson, WhyJson};
+use crate::json::{
+    ErrorJson, MemberJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson, WhyJson,
+};
 
 /// The largest answer that is read whole, in bytes. A peer takes about 400.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -51,6 +53,11 @@ impl<'a> Client<'a> {
     /// `GET /v1/peers`.
     pub(crate) async fn peers(&self) -> anyhow::Result<Vec<PeerJson>> {
         whole(self.send(Method::GET, "/v1/peers", None, empty()).await?).await
+    }
+
+    /// `GET /v1/mesh`.
+    pub(crate) async fn members(&self) -> anyhow::Result<Vec<MemberJson>> {
+        whole(self.send(Method::GET, "/v1/mesh", None, empty()).await?).await
     }
 
     /// `GET /v1/why/{peer}`.

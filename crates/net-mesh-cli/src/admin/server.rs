@@ -25,12 +25,16 @@ use super::batches::Batches;
 use super::lines::{Lines, TooLong};
 use super::{FRAMES, JSON_LINES, LINES, frames, socket};
 use crate::json::{
-    ErrorJson, EventJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson, WhyJson,
+    ErrorJson, EventJson, MemberJson, PeerJson, PingJson, PingRequest, PublishedJson, RendezvousJson,
+    StatusJson, WhyJson,
 };
 use crate::text::millis;
 
 /// The largest request that is not an event, in bytes. A peer's name or id is far shorter.
 const MAX_REQUEST: usize = 4 * 1024;
+
+/// Attempts in one answer: what an operator reads of.
+pub(crate) const MAX_RENDEZVOUS: usize = 50;
 
 /// How long a refused stream is read on and thrown away. A client that is still sending would otherwise
 /// meet a closed connection before it has read why.
@@ -77,6 +81,8 @@ fn router(mesh: Mesh) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
+        .route("/v1/mesh", get(members))
+        .route("/v1/rendezvous", get(rendezvous))
         .route("/v1/why/{peer}", get(why))
         .route("/v1/ping", post(ping))
         .route("/v1/channels/{channel}", get(subscribe).post(publish))
@@ -94,6 +100,14 @@ async fn status(State(mesh): State<Mesh>) -> Json<StatusJson> {
 
 async fn peers(State(mesh): State<Mesh>) -> Json<Vec<PeerJson>> {
     Json(mesh.peers().into_iter().map(|peer| PeerJson::of(&mesh, peer)).collect())
+}
+
+async fn members(State(mesh): State<Mesh>) -> Json<Vec<MemberJson>> {
+    Json(mesh.members().into_iter().map(MemberJson::from).collect())
+}
+
+async fn rendezvous(State(mesh): State<Mesh>) -> Json<Vec<RendezvousJson>> {
+    Json(RendezvousJson::latest(&mesh, MAX_RENDEZVOUS))
 }
 
 async fn why(

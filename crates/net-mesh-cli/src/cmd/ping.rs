@@ -145,7 +145,7 @@ mod tests {
 
     fn pong() -> PingJson {
         let addr = Some(([203, 0, 113, 7], 4433).into());
-        let path = PathJson { kind: "direct".into(), addr, via: vec![] };
+        let path = PathJson { kind: "direct".into(), addr, via: vec![], via_ids: vec![] };
         PingJson { node_id: "abcdefghijklmnop".into(), name: "home".into(), path, rtt_ms: 31.234 }
     }
 
@@ -157,7 +157,7 @@ mod tests {
         );
         assert_eq!(
             ping(true).reply(2, &pong()).unwrap(),
-            r#"{"seq":2,"node_id":"abcdefghijklmnop","name":"home","path":{"kind":"direct","addr":"203.0.113.7:4433","via":[]},"rtt_ms":31.234}"#
+            r#"{"seq":2,"node_id":"abcdefghijklmnop","name":"home","path":{"kind":"direct","addr":"203.0.113.7:4433","via":[],"via_ids":[]},"rtt_ms":31.234}"#
         );
     }
 

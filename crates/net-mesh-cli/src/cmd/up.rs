@@ -12,6 +12,7 @@ use net_mesh::Mesh;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::server::Server;
+use crate::dashboard::Dashboard;
 use crate::home::{Config, Home, SOCKET};
 use crate::metrics::Endpoint;
 use crate::{log, stdout, text};
@@ -43,6 +44,12 @@ pub(super) struct Up {
     /// How much to carry between other members at most, in bytes a second
     #[arg(long, value_name = "BYTES", default_value_t = net_mesh::RelayLimits::default().bytes_per_second, conflicts_with = "no_relay")]
     relay_rate: u64,
+    /// Show the live picture of the mesh to browsers at this address, which must be on loopback
+    #[arg(long, value_name = "ADDR:PORT")]
+    dashboard: Option<SocketAddr>,
+    /// Let the dashboard's address be any: whoever can connect to it sees the mesh, without a password
+    #[arg(long, requires = "dashboard")]
+    dashboard_allow_remote: bool,
     /// Ask the router for a port (PCP, NAT-PMP, UPnP-IGD), which changes its state until the node stops
     #[arg(long)]
     port_mapping: bool,
@@ -94,6 +101,8 @@ impl Up {
         let config = home.config()?;
         // Before the node starts, so that nothing is missed.
         let metrics = self.metrics.map(Endpoint::bind).transpose()?;
+        let dashboard = self.dashboard.map(|addr| Dashboard::bind(addr, self.dashboard_allow_remote));
+        let dashboard = dashboard.transpose()?;
         super::block_on(async {
             // From here on a signal means a clean end, also while names are looked up.
             let mut signals = StopSignals::new()?;
@@ -102,6 +111,7 @@ impl Up {
                 () = signals.recv() => return Ok(()),
             };
             let _metrics = metrics.map(Endpoint::serve).transpose()?;
+            let _dashboard = dashboard.map(|dashboard| show(dashboard, mesh.clone()));
             serve(mesh, home, signals).await
         })
     }
@@ -162,6 +172,25 @@ async fn look_up(names: &[String]) -> Vec<SocketAddr> {
         }
     });
     futures_util::future::join_all(lookups).await.concat()
+}
+
+/// A dashboard that is answered by a task of its own, as long as this lives.
+struct Shown(tokio::task::JoinHandle<()>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn show(dashboard: Dashboard, mesh: Mesh) -> Shown {
+    tracing::info!(url = dashboard.url(), "dashboard");
+    Shown(tokio::spawn(async move {
+        // The node goes on without it.
+        if let Err(error) = dashboard.run(mesh).await {
+            tracing::error!(%error, "the dashboard failed");
+        }
+    }))
 }
 
 async fn serve(mesh: Mesh, home: &Home, mut signals: StopSignals) -> anyhow::Result<()> {

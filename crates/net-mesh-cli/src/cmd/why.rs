@@ -84,7 +84,12 @@ mod tests {
         let why = WhyJson {
             peer: "abcdefghijklmnop".into(),
             name: "attic".into(),
-            path: PathJson { kind: "relayed".into(), addr: None, via: vec!["fra-1".into()] },
+            path: PathJson {
+                kind: "relayed".into(),
+                addr: None,
+                via: vec!["fra-1".into()],
+                via_ids: vec!["a".repeat(52)],
+            },
             reason: "relayed via fra-1 because the last attempt found no way".into(),
             plan: Some("fire together".into()),
             mediator: Some("fra-1".into()),

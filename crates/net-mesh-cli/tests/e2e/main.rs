@@ -9,11 +9,14 @@
 //! | `first_words` | behind NATs at the ends of long lines, not yet knowing each other |
 //! | `failover` | where paths die, relays are killed, uplinks come and go, and NATs forget |
 //! | `network_changes` | on a host whose addresses, links and default route change |
+//! | `port_mapping` | behind routers that give ports away, or say so |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
 //! | `metrics` | on loopback, read as Prometheus reads them |
 //! | `with_prometheus` | on loopback, scraped by a real Prometheus |
 //! | `logs` | on loopback, and what they say of it |
+//! | `dashboard` | on loopback, asked over HTTP |
+//! | `in_a_browser` | on loopback and behind NATs, seen through the dashboard |
 //! | `the_lab` | in the simulated internet that the program carries |
 //! | `wrong_input` | wherever something is wrong |
 //!
@@ -24,14 +27,17 @@
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 mod bad_lines;
+mod dashboard;
 mod every_pair;
 mod failover;
 mod first_words;
+mod in_a_browser;
 mod logs;
 mod loopback;
 mod metrics;
 mod network_changes;
 mod on_a_real_kernel;
+mod port_mapping;
 mod special_places;
 mod support;
 mod the_lab;

@@ -255,6 +255,13 @@ impl Detector {
         self.odds.clear();
     }
 
+    /// What lies between the two ends is another one, or the peer counts by another address: what was counted before
+    /// belongs to something else.
+    pub fn forget_counts(&mut self) {
+        self.odds.clear();
+        (self.out, self.back) = (Delivery::new(), Delivery::new());
+    }
+
     /// A probe was sent, after `sent` datagrams.
     pub fn probed(&mut self, now: Time, nonce: u64, sent: u32) {
         if self.flight.len() == FLIGHT {

@@ -12,6 +12,7 @@ use crate::membership::{Member, Record};
 use crate::nat::Verdict;
 use crate::peer::{Local, Session};
 use crate::reflex::{Asked, Told};
+use crate::rendezvous::{Attempt, Rendezvous};
 use crate::route::Route;
 use crate::time::Time;
 
@@ -94,6 +95,12 @@ impl Node {
     #[must_use]
     pub fn route(&self, peer: &NodeId) -> Option<Route> {
         self.reach.paths.current(peer)
+    }
+
+    /// The attempts at direct ways that are remembered, of all peers, those under way among them; in no order
+    /// of time. At most [`HISTORY`](crate::rendezvous::HISTORY) for each member, and those under way.
+    pub fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.reach.rendezvous.iter().flat_map(Rendezvous::attempts)
     }
 
     /// How many circuits of others go through this node.

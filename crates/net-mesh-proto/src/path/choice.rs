@@ -266,6 +266,9 @@ impl Session {
     pub(super) fn network_changed(&mut self, cx: &mut Cx<'_>) {
         let routes: alloc::vec::Vec<Route> = self.ways.iter().map(|way| way.route).collect();
         for route in routes {
+            if let Some(way) = self.way_mut(route) {
+                way.begin_anew();
+            }
             self.doubt(cx, route, Cause::NetworkChanged);
             self.ping(cx, route);
         }

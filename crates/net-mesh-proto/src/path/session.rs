@@ -394,6 +394,10 @@ impl Session {
             && peer_lost.is_none_or(|(seen, _)| seen != addr)
         {
             way.seen = Some((addr, now));
+            if peer_lost.is_some() {
+                // The peer counts for each address of this node's by itself.
+                way.begin_anew();
+            }
             if let Some((_, since)) = peer_lost.filter(|_| now.since(*cx.changed) > SETTLED) {
                 self.mapping_changed(cx, pause, now.since(since));
             }

@@ -198,6 +198,12 @@ impl Way {
         self.detector.clear_loss();
     }
 
+    /// The network beneath it is another one: what it lost says nothing of what it will.
+    pub(super) fn begin_anew(&mut self) {
+        (self.lossy, self.benched) = (false, None);
+        self.detector.forget_counts();
+    }
+
     /// When it is probed next while it is not what the session's packets go over.
     pub(super) fn spare_probe(&self, now: Time, busy: bool, standby: Option<Duration>) -> Option<Time> {
         let last = self.detector.last_probe().unwrap_or(self.since);

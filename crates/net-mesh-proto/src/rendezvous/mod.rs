@@ -460,6 +460,12 @@ impl Rendezvous {
         self.open(peer).next().map(|(_, active)| &active.record)
     }
 
+    /// All attempts that are remembered, of all peers, those under way among them; in no order of time.
+    pub fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        let open = self.active.values().filter(|active| active.is_open()).map(|active| &active.record);
+        self.peers.iter().flat_map(|(_, history)| history.attempts()).chain(open)
+    }
+
     /// Attempts remembered, and addresses counted, for bounds.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {

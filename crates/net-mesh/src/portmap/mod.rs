@@ -20,6 +20,8 @@ mod pcp;
 mod report;
 #[cfg(feature = "port-mapping")]
 mod router;
+#[cfg(all(test, feature = "port-mapping"))]
+mod tests;
 #[cfg(feature = "port-mapping")]
 mod upnp;
 #[cfg(feature = "port-mapping")]

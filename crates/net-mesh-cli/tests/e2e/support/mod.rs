@@ -1,7 +1,12 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod browser;
+pub(crate) mod capture;
 pub(crate) mod faults;
+#[cfg(feature = "port-mapping")]
+pub(crate) mod gateway;
 pub(crate) mod line;
+pub(crate) mod made_up;
 pub(crate) mod mesh;
 pub(crate) mod net;
 pub(crate) mod node;

@@ -306,7 +306,7 @@ impl Host {
     }
 
     /// The router next to it.
-    pub(super) fn home(&self) -> &Router {
+    pub(crate) fn home(&self) -> &Router {
         &self.routers[0]
     }
 

@@ -133,3 +133,19 @@ fn an_idle_session_costs_little_and_a_silent_one_is_given_up() {
         assert_eq!(dead, 1);
     }
 }
+
+/// As where the default route moves: the way has the same name, and leads another way.
+#[test]
+fn what_a_way_lost_in_another_network_is_not_held_against_it() {
+    let mut pair = busy(TALK);
+    fault(&mut pair, |line| line.loss = 0.25);
+    pair.run(20 * SECOND);
+    assert_eq!(pair.current(), circuit(1).names.map(Some));
+    // Without the news it is benched for minutes, by relapses.
+    fault(&mut pair, |line| line.loss = 0.0);
+    for side in [0, 1] {
+        pair.with(side, |end, now, out| end.network_changed(now, out));
+    }
+    pair.run(2 * SECOND);
+    assert_eq!(pair.current(), direct(7).names.map(Some));
+}
