@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::node::{Home, Node, net_mesh};
 use crate::support::pair::{MEET_LIMIT, Pair, Subscriber, publish};
+use crate::support::wait_until;
 
 /// Starts both nodes with these options, and waits until each sees the other.
 fn up<'a>(pair: &'a Pair, options: &[&str]) -> [Node<'a>; 2] {
@@ -29,6 +30,9 @@ fn every_line_is_an_object_and_an_event_has_its_fields() {
     let pair = Pair::new();
     let nodes = up(&pair, &["--log-format", "json", "--log", "debug"]);
     let ids = [0, 1].map(|n| nodes[n].status()["node_id"].as_str().unwrap().to_owned());
+    for home in &pair.homes {
+        wait_until("a verdict", MEET_LIMIT, || log(home).contains("NAT classified").then_some(()));
+    }
     nodes.into_iter().for_each(Node::stop);
     for (n, home) in pair.homes.iter().enumerate() {
         let text = log(home);
@@ -39,7 +43,12 @@ fn every_line_is_an_object_and_an_event_has_its_fields() {
                 assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "no {field}: {line}");
             }
         }
-        let of = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap().clone();
+        let of = |message: &str| {
+            lines
+                .iter()
+                .find(|line| line["message"] == message)
+                .unwrap_or_else(|| panic!("no {message}: {text}"))
+        };
         let up = of("session up");
         let peer = &ids[1 - n];
         assert!(peer.starts_with(up["peer"].as_str().unwrap()) && !up["peer"].as_str().unwrap().is_empty());
