@@ -60,6 +60,11 @@
 //!   same. Without it a node still joins, and talks to members that can be reached directly.
 //! - `port-mapping`: reserved for asking the router for a port. It adds nothing yet.
 //!
+//! # Metrics and logs
+//!
+//! A node records [`metrics`] through the facade of that name, and logs with `tracing`: one line for each event that
+//! matters, nothing per packet above TRACE.
+//!
 //! # Runtime
 //!
 //! A node runs on the tokio runtime that [`Builder::start`] is called in. It is fastest on a
