@@ -15,6 +15,7 @@ use core::time::Duration;
 
 use super::control::Control;
 use super::{Event, Node, Output};
+use crate::classify::evidence::PortsSeen;
 use crate::classify::{self, Classifier, HelperInfo};
 use crate::drops::{DropCounts, DropReason};
 use crate::id::NodeId;
@@ -72,6 +73,10 @@ impl Traversal {
     /// How many tokens are remembered for others who classify themselves.
     pub(super) fn tokens(&self) -> usize {
         self.classifier.tokens()
+    }
+
+    pub(super) fn external_ports(&self) -> Option<PortsSeen> {
+        self.classifier.external_ports()
     }
 
     pub(super) fn network_changed(&mut self, now: Time, local: &Local) {
