@@ -17,7 +17,7 @@ pub(crate) enum Labs {
 /// Modules of the end-to-end tests that need more than a loopback interface.
 ///
 /// They are named by module, because both runners can leave out a module by its name.
-const LAB_MODULES: [&str; 10] = [
+const LAB_MODULES: [&str; 11] = [
     "on_a_real_kernel",
     "every_pair",
     "special_places",
@@ -28,6 +28,7 @@ const LAB_MODULES: [&str; 10] = [
     "port_mapping",
     "with_coturn",
     "in_a_browser",
+    "doctor_in_a_lab",
 ];
 
 /// The features of the program that is tested: all there are for users.

@@ -3,7 +3,7 @@
 //! Fields are only ever added. Times are in milliseconds unless the name says otherwise; ids are whole
 //! node ids as printed; a value that is not known is `null`.
 
-mod doctor;
+pub(crate) mod doctor;
 mod mesh;
 mod port_mapping;
 
@@ -14,9 +14,6 @@ use net_mesh::{AttemptInfo, Event, Mesh, NodeId, Path, PeerInfo, Why};
 pub(crate) use port_mapping::PortMappingJson;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::doctor::{
-    AbsentJson, AdviceJson, DoctorJson, DoubleNatJson, FamilyJson, LookupJson, StartJson, SuggestionJson,
-};
 pub(crate) use self::mesh::{LinkJson, MemberJson, RendezvousJson};
 use crate::text::millis;
 

@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 
 use super::{FRAMES, LINES, socket};
 use crate::home::Home;
+use crate::json::doctor::{AdviceJson, DoctorJson};
 use crate::json::{
-    AdviceJson, DoctorJson, ErrorJson, MemberJson, PeerJson, PingJson, PingRequest, PublishedJson,
-    StatusJson, WhyJson,
+    ErrorJson, MemberJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson, WhyJson,
 };
 
 /// The largest answer that is read whole, in bytes. A peer takes about 400.

@@ -25,9 +25,10 @@ use super::batches::Batches;
 use super::lines::{Lines, TooLong};
 use super::{FRAMES, JSON_LINES, LINES, frames, socket};
 use crate::doctor::Report;
+use crate::json::doctor::{AdviceJson, DoctorJson};
 use crate::json::{
-    AdviceJson, DoctorJson, ErrorJson, EventJson, MemberJson, PeerJson, PingJson, PingRequest, PublishedJson,
-    RendezvousJson, StatusJson, WhyJson,
+    ErrorJson, EventJson, MemberJson, PeerJson, PingJson, PingRequest, PublishedJson, RendezvousJson,
+    StatusJson, WhyJson,
 };
 use crate::text::millis;
 

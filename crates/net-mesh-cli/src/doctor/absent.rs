@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use crate::home::Home;
-use crate::json::{AbsentJson, LookupJson};
+use crate::json::doctor::{AbsentJson, LookupJson};
 use crate::text;
 
 /// How long looking up one name may take.

@@ -31,7 +31,8 @@ const BENCHMARKS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 pub(crate) fn anonymized<R: Report>(report: &R) -> anyhow::Result<R> {
     let mut value = serde_json::to_value(report)?;
     let mut masks = Masks::default();
-    masks.meet(&value);
+    masks.meet_nodes(&value);
+    masks.meet_names(&value);
     masks.replace("", &mut value);
     let mut report: R = serde_json::from_value(value)?;
     report.conclude();
@@ -53,26 +54,27 @@ struct Masks {
 }
 
 impl Masks {
-    /// Takes note of all nodes, so that a name that comes before its node is known.
-    fn meet(&mut self, value: &Value) {
-        match value {
-            Value::Object(fields) => {
-                let text = |key: &str| fields.get(key).and_then(Value::as_str).map(str::to_owned);
-                if let Some(id) = text("node_id") {
-                    let number = self.node(&id);
-                    if let Some(name) = text("name") {
-                        self.names.entry(name).or_insert(number);
-                    }
-                }
-                self.home = self.home.take().or_else(|| text("home"));
-                for name in NAMES.into_iter().filter_map(text) {
-                    self.name(&name);
-                }
-                fields.values().for_each(|value| self.meet(value));
-            }
-            Value::Array(items) => items.iter().for_each(|value| self.meet(value)),
-            _ => {}
+    /// Takes note of all nodes, so that a name and an id of one have one number.
+    fn meet_nodes(&mut self, value: &Value) {
+        let Some(id) = field(value, "node_id") else {
+            return parts(value).for_each(|part| self.meet_nodes(part));
+        };
+        let number = self.node(id);
+        if let Some(name) = field(value, "name") {
+            self.names.entry(name.into()).or_insert(number);
         }
+        parts(value).for_each(|part| self.meet_nodes(part));
+    }
+
+    /// Takes note of all other names, so that one in a sentence is known.
+    fn meet_names(&mut self, value: &Value) {
+        for name in NAMES.into_iter().filter_map(|key| field(value, key)) {
+            self.name(name);
+        }
+        if let Some(home) = field(value, "home") {
+            self.home = Some(home.into());
+        }
+        parts(value).for_each(|part| self.meet_names(part));
     }
 
     fn replace(&mut self, key: &str, value: &mut Value) {
@@ -216,6 +218,17 @@ impl Masks {
         self.ips.insert(ip, mask);
         mask
     }
+}
+
+/// A field that is a text.
+fn field<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    value.get(key).and_then(Value::as_str)
+}
+
+/// What a value is made of.
+fn parts(value: &Value) -> impl Iterator<Item = &Value> {
+    let (fields, items) = (value.as_object(), value.as_array());
+    fields.into_iter().flat_map(|fields| fields.values()).chain(items.into_iter().flatten())
 }
 
 fn next(nodes: &mut usize) -> usize {

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::json::{DoctorJson, DoubleNatJson, FamilyJson, NatJson, PortMappingJson};
+use crate::json::doctor::{DoctorJson, DoubleNatJson, FamilyJson};
+use crate::json::{NatJson, PortMappingJson};
 
 /// How far a clock may be off before it is worth a word: records are told apart and events dated by it, and what hosts
 /// that keep time differ by is below a second.

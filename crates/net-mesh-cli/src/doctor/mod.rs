@@ -13,13 +13,15 @@
 mod absent;
 mod anonymize;
 mod conclude;
+#[cfg(test)]
+mod facts;
 mod words;
 
 pub(crate) use absent::absent;
 pub(crate) use anonymize::anonymized;
 pub(crate) use conclude::double_nat;
 
-use crate::json::{AdviceJson, DoctorJson};
+use crate::json::doctor::{AdviceJson, DoctorJson};
 
 /// A report: facts as JSON, with a conclusion, and as text.
 pub(crate) trait Report: serde::Serialize + serde::de::DeserializeOwned {
@@ -48,7 +50,7 @@ impl Report for DoctorJson {
     }
 }
 
-impl Report for crate::json::AbsentJson {
+impl Report for crate::json::doctor::AbsentJson {
     fn conclude(&mut self) {
         (self.verdict, self.improve) = words::absent_conclusion(self);
     }

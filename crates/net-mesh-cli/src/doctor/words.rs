@@ -4,8 +4,9 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 
 use super::conclude::{Hint, Verdict, clock_is_off};
-use crate::json::{
-    AbsentJson, AdviceJson, DoctorJson, FamilyJson, LookupJson, NatJson, StartJson, SuggestionJson,
+use crate::json::NatJson;
+use crate::json::doctor::{
+    AbsentJson, AdviceJson, DoctorJson, FamilyJson, LookupJson, StartJson, SuggestionJson,
 };
 use crate::text::{age, printable, short_id};
 

@@ -13,6 +13,7 @@
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
 //! | `dashboard` | on loopback, asked over HTTP |
+//! | `doctor` | on loopback, and in `doctor_in_a_lab` behind NATs and where UDP is blocked |
 //! | `in_a_browser` | on loopback and behind NATs, seen through the dashboard |
 //! | `the_lab` | in the simulated internet that the program carries |
 //! | `wrong_input` | wherever something is wrong |
@@ -25,6 +26,7 @@
 
 mod bad_lines;
 mod dashboard;
+mod doctor;
 mod every_pair;
 mod failover;
 mod first_words;
