@@ -185,6 +185,7 @@ impl Mesh {
             node: record.node,
             verdict: record.verdict,
             candidates: &record.candidates,
+            links: &record.links,
         });
         let members: Vec<About<'_>> = about.collect();
         advise(&members)

@@ -162,6 +162,9 @@ pub(crate) fn double_nat(ipv4: &FamilyJson, nat: &NatJson, mapping: &PortMapping
         ipv4.outside.iter().map(|addr| addr.ip()).filter_map(|ip| v4(&ip)).collect();
     outside.sort_unstable();
     outside.dedup();
+    if inside.is_empty() && outside.iter().all(Ipv4Addr::is_loopback) {
+        return said("no-ipv4", None);
+    }
     let no_private = !inside.iter().any(|ip| ip.is_private() || is_shared(*ip));
     if nat.mapping == "none" || no_private || outside.iter().any(|ip| inside.contains(ip)) {
         return said("no-nat", None);

@@ -116,5 +116,6 @@ fn a_second_nat_shows_in_addresses_or_not_at_all() {
         said("no-nat", ""),
         "a container bridge"
     );
-    assert_eq!(nats(&[], &[], None), said("no-nat", ""));
+    assert_eq!(nats(&[], &[], None), said("no-ipv4", ""));
+    assert_eq!(nats(&["127.0.0.1"], &["127.0.0.1:7"], None), said("no-ipv4", ""));
 }

@@ -57,6 +57,12 @@ const fn udp(state: &str) -> &str {
     }
 }
 
+/// A number of things.
+fn many(count: impl Display, thing: &str) -> String {
+    let count = count.to_string();
+    if count == "1" { format!("{count} {thing}") } else { format!("{count} {thing}s") }
+}
+
 fn list(items: &[impl Display]) -> String {
     let shown: Vec<String> = items.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = items.len().saturating_sub(SHOWN);
@@ -76,6 +82,8 @@ fn nat(nat: &NatJson) -> String {
         None => nat.class.clone(),
     };
     let known = match nat.age_ms {
+        // There is nothing yet that one could be sure of.
+        _ if nat.class == "unknown" => class,
         Some(ms) => format!("{class}, confidence {:.2}, found {} ago", nat.confidence, age(ms)),
         None => class,
     };
@@ -100,6 +108,7 @@ fn hairpin(facts: &DoctorJson) -> String {
     match &facts.hairpin.seen_with {
         Some(name) => format!("works: {name} is reached at the NAT's own outside address"),
         None if facts.double_nat.state == "no-nat" => "no NAT over IPv4".into(),
+        None if facts.double_nat.state == "no-ipv4" => "no IPv4 beyond this host".into(),
         None => "not known: it is not tried".into(),
     }
 }
@@ -117,6 +126,7 @@ fn double_nat(facts: &DoctorJson) -> String {
     };
     match facts.double_nat.state.as_str() {
         "no-nat" => "no NAT over IPv4".into(),
+        "no-ipv4" => "no IPv4 beyond this host".into(),
         "unknown" => "not known: the router was not asked for its address, or did not say".into(),
         state => format!("{state}{why}"),
     }
@@ -168,9 +178,10 @@ fn datagrams(facts: &DoctorJson) -> String {
     };
     let lost = match size.black_holes {
         0 => String::new(),
+        1 => "; once larger ones began to be lost".into(),
         n => format!("; {n} times larger ones began to be lost"),
     };
-    format!("{range} of payload over {} direct sessions{lost}", size.sessions)
+    format!("{range} of payload over {}{lost}", many(size.sessions, "direct session"))
 }
 
 fn members(facts: &DoctorJson) -> String {
@@ -188,7 +199,7 @@ fn members(facts: &DoctorJson) -> String {
 
 fn relays(facts: &DoctorJson) -> String {
     let relays = facts.relays;
-    format!("{} members reached straight, of {} that relay", relays.direct, relays.members)
+    format!("{} reached straight, of {} that relay", many(relays.direct, "member"), relays.members)
 }
 
 fn starts(starts: &[StartJson]) -> Lines {
@@ -209,7 +220,7 @@ fn starts(starts: &[StartJson]) -> Lines {
 
 fn start(start: &StartJson) -> String {
     let state = match start.state.as_str() {
-        "silent" => format!("no answer in {} attempts", start.attempts),
+        "silent" => format!("no answer in {}", many(start.attempts, "attempt")),
         "trying" => "no answer yet".into(),
         "not-tried" => "not tried: not needed".into(),
         "itself" => "this node itself".into(),
@@ -225,7 +236,7 @@ pub(super) fn verdict(facts: &DoctorJson, verdict: Verdict) -> String {
     let counts = facts.members;
     match verdict {
         Verdict::Works if counts.relayed == 0 && counts.failed == 0 => {
-            format!("this node works, and reaches {} members directly", counts.direct)
+            format!("this node works, and reaches {} directly", many(counts.direct, "member"))
         }
         Verdict::Works => format!("this node works, and reaches members: {}", members(facts)),
         Verdict::Alone => "this node is ready, and alone: it knows no other member".into(),
@@ -271,7 +282,8 @@ pub(super) fn hint(facts: &DoctorJson, hint: Hint) -> String {
             "have a member relay that this node reaches: if a path dies, there is no other".into()
         }
         Hint::SetClock => {
-            "set the clock of this host by NTP, or those of the others; it may also have slept".into()
+            "set the clock of this host by NTP, or those of the others, whose hosts may also have slept"
+                .into()
         }
         Hint::BlackHoles => "look for a link with a small MTU that drops large packets silently".into(),
         Hint::SilentStarts => format!("replace what does not answer: {}", silent(&facts.start)),
@@ -329,7 +341,8 @@ pub(super) fn absent_report(facts: &AbsentJson) -> String {
         lines.push(("start addresses", "none".into()));
     }
     lines.extend(labels.zip(facts.start.iter().map(lookup)));
-    lines.push(("remembered", format!("{} addresses of members of earlier runs", facts.remembered)));
+    let places = many(facts.remembered, "place");
+    lines.push(("remembered", format!("{places} where members were in earlier runs")));
     closed(lines, &facts.improve, &facts.verdict)
 }
 
@@ -363,16 +376,14 @@ fn what(suggestion: &SuggestionJson) -> String {
         "allow-udp" => format!("allow UDP here, at {name}"),
         "open-router" => format!("switch on port mapping at {name}, or give it a public address"),
         "open-firewall" => format!("let UDP in at the firewall of {name}"),
+        "give-ipv4" => format!("give {name} a public IPv4 address"),
         "give-ipv6" => format!("give {name} an IPv6 address"),
         _ => "add another member at a public address, so that NATs can be classified".into(),
     }
 }
 
 fn effect(suggestion: &SuggestionJson) -> String {
-    let pairs = match suggestion.pairs {
-        1 => "1 pair".to_owned(),
-        n => format!("{n} pairs"),
-    };
+    let pairs = many(suggestion.pairs, "pair");
     let effect = match suggestion.change.as_str() {
         "add-public-member" => format!("of {pairs} it would be known"),
         "allow-udp" => format!("nothing can be exchanged in {pairs} until then"),

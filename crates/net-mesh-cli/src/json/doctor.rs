@@ -95,7 +95,7 @@ pub(crate) struct HairpinJson {
 /// Whether one NAT stands behind another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DoubleNatJson {
-    /// `no-nat`, `no`, `yes`, `likely` or `unknown`.
+    /// `no-ipv4`, `no-nat`, `no`, `yes`, `likely` or `unknown`.
     pub state: String,
     /// What shows it: `shared-address`, `router-is-inside`, `router-sees-another`, `several-outside`,
     /// `router-agrees`; `null` where nothing does.
@@ -246,7 +246,7 @@ pub(crate) struct PairsJson {
 /// A change, and what it would do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SuggestionJson {
-    /// `allow-udp`, `open-router`, `open-firewall`, `give-ipv6` or `add-public-member`.
+    /// `allow-udp`, `open-router`, `open-firewall`, `give-ipv4`, `give-ipv6` or `add-public-member`.
     pub change: String,
     /// Where; `null` for a member that is to be added.
     pub node_id: Option<String>,
@@ -360,6 +360,7 @@ impl AdviceJson {
             let (change, node) = match s.change {
                 Change::OpenRouter(node) => ("open-router", Some(node)),
                 Change::OpenFirewall(node) => ("open-firewall", Some(node)),
+                Change::GiveIpv4(node) => ("give-ipv4", Some(node)),
                 Change::GiveIpv6(node) => ("give-ipv6", Some(node)),
                 Change::AddPublicMember => ("add-public-member", None),
             };

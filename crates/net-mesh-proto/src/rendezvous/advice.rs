@@ -3,13 +3,15 @@
 //! For every pair of members it is known from their records whether there is a [plan](super::plan) for it. What
 //! would be, if one of them were another, follows from the same function, so nothing here knows a NAT by name.
 //!
-//! A pair is *direct* if both have a family in common and there is a plan; *undecided* if a plan is only tried for want
-//! of a verdict; else *relayed*. What is counted is what could be: in a large mesh most pairs have no session.
+//! A pair is *direct* if either names a direct link with the other, or both have a family in common and there is a plan;
+//! *undecided* if a plan is only tried for want of a verdict; else *relayed*. What is counted is what could be: in a large
+//! mesh most pairs have no session.
 //!
 //! **Cost.** Members are alike if their NATs behave alike and they have the same families, so a table
 //! of kinds takes the place of the pairs: at most [`KINDS`] squared calls for a plan, whoever is in the mesh.
 //! Members that share an outside IPv4 address are the exception, since they meet in their own network. Those are
-//! counted by [`Sites`], whose cost grows with the members that share an address.
+//! counted by site, at a cost that grows with the members that share an address and differ in others. Links are an exception, too,
+//! and few.
 //!
 //! It refuses nothing: records say what they like, and a lie costs the liar advice.
 
@@ -47,6 +49,8 @@ pub struct About<'a> {
     pub verdict: VerdictSummary,
     /// Where it may be reached.
     pub candidates: &'a [SocketAddr],
+    /// With whom it has a direct session, and the round-trip time, which does not matter here.
+    pub links: &'a [(NodeId, u16)],
 }
 
 /// One thing that an operator can do.
@@ -56,6 +60,8 @@ pub enum Change {
     OpenRouter(NodeId),
     /// Let strangers' UDP in at the firewall of this member, which is behind no NAT.
     OpenFirewall(NodeId),
+    /// Give this member, which has none, a public IPv4 address.
+    GiveIpv4(NodeId),
     /// Give this member an IPv6 address.
     GiveIpv6(NodeId),
     /// Have another member at a public address, so that all can find out what their NATs do.
@@ -135,7 +141,7 @@ impl Kind {
     /// What it is like to have been given a port, or a public address.
     const fn opened(self) -> Self {
         let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::EndpointIndependent);
-        Self { mapping, filtering, v4: true, v6: self.v6 }
+        Self { mapping, filtering, ..self }
     }
 
     fn with(self, other: Self) -> Fate {
@@ -144,7 +150,8 @@ impl Kind {
         let candidates = |kind: Self| if kind.v6 { &v6[..] } else { &[] };
         let side = |kind: Self| Side { verdict: kind.summary(), candidates: candidates(kind) };
         let both_v6 = self.v6 && other.v6;
-        if !both_v6 && !(self.v4 && other.v4) {
+        let both_v4 = self.v4 && other.v4;
+        if !both_v4 && !both_v6 {
             return Fate::Relayed;
         }
         let unknown = |kind: Self| kind.class() == NatClass::Unknown;
@@ -220,6 +227,27 @@ fn outside(about: &About<'_>) -> Vec<Ipv4Addr> {
     v4.take(MAX_OUTSIDE).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// For each member, those it has a direct link with without being near them, by number; whoever of the two names it.
+fn linked(members: &[About<'_>]) -> Vec<Vec<usize>> {
+    let numbers: BTreeMap<NodeId, usize> = members.iter().enumerate().map(|(n, m)| (m.node, n)).collect();
+    let sites: Vec<Vec<Ipv4Addr>> = members.iter().map(outside).collect();
+    let are_near = |a: usize, b: usize| sites[a].iter().any(|ip| sites[b].contains(ip));
+    let mut linked = vec![Vec::new(); members.len()];
+    for (n, about) in members.iter().enumerate() {
+        for other in about.links.iter().filter_map(|(peer, _)| numbers.get(peer).copied()) {
+            if other != n && !are_near(n, other) {
+                linked[n].push(other);
+                linked[other].push(n);
+            }
+        }
+    }
+    for links in &mut linked {
+        links.sort_unstable();
+        links.dedup();
+    }
+    linked
+}
+
 /// The members by kind, and what kinds are to each other.
 struct Table<'a> {
     members: &'a [About<'a>],
@@ -227,6 +255,7 @@ struct Table<'a> {
     counts: Counts,
     of_member: Vec<usize>,
     sites: Sites,
+    linked: Vec<Vec<usize>>,
 }
 
 impl<'a> Table<'a> {
@@ -237,18 +266,22 @@ impl<'a> Table<'a> {
         let mut counts = vec![0; kinds.len()];
         of_member.iter().for_each(|kind| counts[*kind] += 1);
         let sites = Sites::new(members, kinds.len(), &of_member);
-        Self { members, kinds, counts, of_member, sites }
+        Self { members, kinds, counts, of_member, sites, linked: linked(members) }
     }
 
-    /// The other members of each kind that are not near the `n`th one, and how many are near it.
+    /// The other members of each kind that neither are near the `n`th one nor have a link with it, and how many do.
     fn others(&self, n: usize) -> (Counts, u64) {
         let mut far = self.counts.clone();
-        let Some(near) = self.sites.near(n) else {
-            far[self.of_member[n]] -= 1;
-            return (far, 0);
-        };
-        far.iter_mut().zip(near).for_each(|(far, near)| *far -= near);
-        (far, near.iter().sum::<u64>() - 1)
+        let mut near = 0;
+        match self.sites.near(n) {
+            None => far[self.of_member[n]] -= 1,
+            Some(counts) => {
+                far.iter_mut().zip(counts).for_each(|(far, near)| *far -= near);
+                near = counts.iter().sum::<u64>() - 1;
+            }
+        }
+        self.linked[n].iter().for_each(|other| far[self.of_member[*other]] -= 1);
+        (far, near + self.linked[n].len() as u64)
     }
 
     /// What each kind, after `change`, is to each kind as it is.
@@ -313,6 +346,8 @@ pub fn advise(members: &[About<'_>]) -> Advice {
         _ => Change::OpenRouter(node),
     };
     let mut suggestions = table.best(&now, &table.fates(Kind::opened), open);
+    let v4 = |kind: Kind| if kind.v4 { kind } else { Kind { v4: true, ..kind.opened() } };
+    suggestions.extend(table.best(&now, &table.fates(v4), |_, node| Change::GiveIpv4(node)));
     let v6 = |kind| Kind { v6: true, ..kind };
     suggestions.extend(table.best(&now, &table.fates(v6), |_, node| Change::GiveIpv6(node)));
     if advice.undecided > 0 && helpers(members) < HELPERS {
@@ -330,7 +365,7 @@ const fn effort(change: Change) -> u8 {
     match change {
         Change::OpenRouter(_) | Change::OpenFirewall(_) => 0,
         Change::AddPublicMember => 1,
-        Change::GiveIpv6(_) => 2,
+        Change::GiveIpv4(_) | Change::GiveIpv6(_) => 2,
     }
 }
 
