@@ -29,6 +29,7 @@ const LAB_MODULES: [&str; 11] = [
     "with_coturn",
     "with_prometheus",
     "in_a_browser",
+    "doctor_in_a_lab",
 ];
 
 /// The features of the program that is tested: all there are for users.

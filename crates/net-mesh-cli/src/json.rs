@@ -3,6 +3,7 @@
 //! Fields are only ever added. Times are in milliseconds unless the name says otherwise; ids are whole
 //! node ids as printed; a value that is not known is `null`.
 
+pub(crate) mod doctor;
 mod mesh;
 mod port_mapping;
 

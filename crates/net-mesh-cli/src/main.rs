@@ -8,11 +8,12 @@
 //! | `metrics` | what does Prometheus get? |
 //! | `log` | how does the node tell what happens to it? |
 //! | `dashboard/` | what does the mesh look like, in a browser? |
+//! | `doctor/` | can the node work where it is, and what would help? |
 //! | `json` | which JSON is promised to others? |
 //! | `table`, `text`, `stdout` | how does it look, and what if nobody reads it? |
 //!
 //! A command ends with 0 when it did its work, 1 with one line on stderr when it could not, and 2 when
-//! it was called wrongly.
+//! it was called wrongly. `doctor` says in its report, on stdout, why the node cannot work, and ends with 1.
 
 #[cfg(not(unix))]
 compile_error!("net-mesh keeps its keys and its admin socket in files with Unix permissions");
@@ -20,6 +21,7 @@ compile_error!("net-mesh keeps its keys and its admin socket in files with Unix 
 mod admin;
 mod cmd;
 mod dashboard;
+mod doctor;
 mod home;
 mod json;
 mod log;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough, which is how `| head` says goodbye.
         Err(error) if error.is::<stdout::Closed>() => ExitCode::SUCCESS,
+        // The reason is in the report.
+        Err(error) if error.is::<cmd::Unwell>() => ExitCode::FAILURE,
         Err(error) => {
             let line = text::one_line(&format!("{error:#}"));
             // Nothing is left to do if stderr is closed too.

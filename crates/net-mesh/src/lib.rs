@@ -72,6 +72,7 @@
 
 mod builder;
 mod channel;
+mod diagnosis;
 mod driver;
 mod error;
 mod identity;
@@ -91,14 +92,18 @@ pub use builder::Builder;
 pub use channel::{Event, MAX_EVENT, PublishError, Publisher, SubscribeError, Subscription};
 #[doc(hidden)]
 pub use channel::{fuzz_segment, fuzz_subscription};
+pub use diagnosis::{ClockView, DatagramSize, Diagnosis, MappingLifetime, Reached, RelayChoice, StartInfo};
 pub use error::{PeerError, ResolveError, StartError};
 pub use identity::{Identity, IdentityError, MeshSecret, NodeKey};
 pub use members::{LinkInfo, MemberInfo};
 pub use mesh::Mesh;
+pub use net_mesh_proto::classify::evidence::PortsSeen;
 pub use net_mesh_proto::id::{MeshId, NodeId};
 pub use net_mesh_proto::liveness::Issue;
 pub use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
+pub use net_mesh_proto::peer::dialer::StartState;
 pub use net_mesh_proto::relay::Limits as RelayLimits;
+pub use net_mesh_proto::rendezvous::advice::{Advice, Change, Suggestion};
 pub use peer::{Health, Nat, Path, PathKind, PeerInfo, Pong, Relayed, Status, Udp};
 pub use portmap::{PortMapping, PortMappingState};
 pub use quinn::{RecvStream, SendStream};

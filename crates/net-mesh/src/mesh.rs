@@ -168,6 +168,11 @@ impl Shared {
         lock(&self.links).get(peer).cloned()
     }
 
+    /// The connections of the sessions.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        lock(&self.links).values().cloned().collect()
+    }
+
     /// Tells the driver without waiting; when its queue is full the wish is repeated by whoever has it.
     pub(crate) fn command(&self, command: Command) {
         if self.signals.try_send(Signal::Command(command)).is_err() {

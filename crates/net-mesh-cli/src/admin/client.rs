@@ -1,6 +1,6 @@
 //! The commands' end of the admin API: one connection per request.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::{FRAMES, LINES, socket};
 use crate::home::Home;
+use crate::json::doctor::{AdviceJson, DoctorJson};
 use crate::json::{
     ErrorJson, MemberJson, PeerJson, PingJson, PingRequest, PublishedJson, StatusJson, WhyJson,
 };
@@ -34,6 +35,11 @@ pub(crate) struct Refused {
     /// The node's words.
     pub error: String,
 }
+
+/// No node runs in this home.
+#[derive(Debug, thiserror::Error)]
+#[error("no node is running in {}: start one with `net-mesh up`", .0.display())]
+pub(crate) struct Nobody(PathBuf);
 
 /// What the running node of a home can be asked.
 pub(crate) struct Client<'a> {
@@ -64,6 +70,16 @@ impl<'a> Client<'a> {
     pub(crate) async fn why(&self, peer: &str) -> anyhow::Result<WhyJson> {
         let path = format!("/v1/why/{}", utf8_percent_encode(peer, NON_ALPHANUMERIC));
         whole(self.send(Method::GET, &path, None, empty()).await?).await
+    }
+
+    /// `GET /v1/doctor`.
+    pub(crate) async fn doctor(&self) -> anyhow::Result<DoctorJson> {
+        whole(self.send(Method::GET, "/v1/doctor", None, empty()).await?).await
+    }
+
+    /// `GET /v1/doctor/mesh`.
+    pub(crate) async fn advice(&self) -> anyhow::Result<AdviceJson> {
+        whole(self.send(Method::GET, "/v1/doctor/mesh", None, empty()).await?).await
     }
 
     /// `POST /v1/ping`.
@@ -136,7 +152,7 @@ impl<'a> Client<'a> {
 }
 
 fn nobody(dir: &Path) -> anyhow::Error {
-    anyhow!("no node is running in {}: start one with `net-mesh up`", dir.display())
+    Nobody(dir.to_owned()).into()
 }
 
 fn broken(error: hyper::Error) -> anyhow::Error {

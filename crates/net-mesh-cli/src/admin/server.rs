@@ -24,6 +24,8 @@ use serde::Deserialize;
 use super::batches::Batches;
 use super::lines::{Lines, TooLong};
 use super::{FRAMES, JSON_LINES, LINES, frames, socket};
+use crate::doctor::Report;
+use crate::json::doctor::{AdviceJson, DoctorJson};
 use crate::json::{
     ErrorJson, EventJson, MemberJson, PeerJson, PingJson, PingRequest, PublishedJson, RendezvousJson,
     StatusJson, WhyJson,
@@ -84,6 +86,8 @@ fn router(mesh: Mesh) -> Router {
         .route("/v1/mesh", get(members))
         .route("/v1/rendezvous", get(rendezvous))
         .route("/v1/why/{peer}", get(why))
+        .route("/v1/doctor", get(doctor))
+        .route("/v1/doctor/mesh", get(advice))
         .route("/v1/ping", post(ping))
         .route("/v1/channels/{channel}", get(subscribe).post(publish))
         .fallback(async || Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path"))
@@ -117,6 +121,19 @@ async fn why(
     let peer = mesh.resolve(&peer?.0)?;
     let why = mesh.why(peer)?;
     Ok(Json(WhyJson::of(&mesh, why)))
+}
+
+async fn doctor(State(mesh): State<Mesh>) -> Json<DoctorJson> {
+    Json(concluded(DoctorJson::of(&mesh)))
+}
+
+async fn advice(State(mesh): State<Mesh>) -> Json<AdviceJson> {
+    Json(concluded(AdviceJson::of(&mesh)))
+}
+
+fn concluded<R: Report>(mut report: R) -> R {
+    report.conclude();
+    report
 }
 
 async fn ping(

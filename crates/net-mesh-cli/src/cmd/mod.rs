@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod create;
+mod doctor;
 mod init;
 mod invite;
 mod join;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+pub(crate) use self::doctor::Unwell;
 use crate::home::Home;
 
 /// A node of a mesh that reaches others through their NATs, and the commands that talk to it.
@@ -42,6 +44,7 @@ enum Command {
     Peers(peers::Peers),
     Ping(ping::Ping),
     Why(why::WhyCommand),
+    Doctor(doctor::Doctor),
     Publish(publish::Publish),
     Subscribe(subscribe::Subscribe),
     Lab(lab::Lab),
@@ -63,6 +66,7 @@ impl Cli {
             Command::Peers(peers) => peers.run(&home()?),
             Command::Ping(ping) => ping.run(&home()?),
             Command::Why(why) => why.run(&home()?),
+            Command::Doctor(doctor) => doctor.run(&home()?),
             Command::Publish(publish) => publish.run(&home()?),
             Command::Subscribe(subscribe) => subscribe.run(&home()?),
             Command::Lab(lab) => lab.run(),

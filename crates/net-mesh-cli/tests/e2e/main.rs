@@ -16,6 +16,7 @@
 //! | `with_prometheus` | on loopback, scraped by a real Prometheus |
 //! | `logs` | on loopback, and what they say of it |
 //! | `dashboard` | on loopback, asked over HTTP |
+//! | `doctor` | on loopback, and in `doctor_in_a_lab` behind NATs and where UDP is blocked |
 //! | `in_a_browser` | on loopback and behind NATs, seen through the dashboard |
 //! | `the_lab` | in the simulated internet that the program carries |
 //! | `wrong_input` | wherever something is wrong |
@@ -28,6 +29,7 @@
 
 mod bad_lines;
 mod dashboard;
+mod doctor;
 mod every_pair;
 mod failover;
 mod first_words;

@@ -117,6 +117,17 @@ pub struct Evidence {
     pub from_third: Series,
 }
 
+/// External ports that were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortsSeen {
+    /// The lowest one.
+    pub lowest: u16,
+    /// The highest one.
+    pub highest: u16,
+    /// How many different ones.
+    pub count: u16,
+}
+
 /// What follows from the evidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Findings {
@@ -130,6 +141,8 @@ pub struct Findings {
     pub filtering_confidence: f32,
     /// How external ports are chosen.
     pub port_rule: PortRule,
+    /// The external ports, of the later attempt where there were two.
+    pub ports: Option<PortsSeen>,
     /// The external address of the filter socket.
     pub mapped: Option<SocketAddr>,
     /// What was missing, where an axis is unknown.
@@ -146,6 +159,7 @@ impl Findings {
             filtering: Filtering::Unknown,
             filtering_confidence: 0.0,
             port_rule: PortRule::Unknown,
+            ports: None,
             mapped: None,
             missing: Some(missing),
         }
@@ -204,6 +218,7 @@ impl Findings {
         if later.port_rule != PortRule::Unknown {
             merged.port_rule = later.port_rule;
         }
+        merged.ports = later.ports.or(self.ports);
         merged.mapped = later.mapped.or(self.mapped);
         merged.missing = if contradicted {
             Some(NEEDS_STEADY)
@@ -227,6 +242,7 @@ pub fn judge(evidence: &Evidence) -> Findings {
         filtering,
         filtering_confidence,
         port_rule: port_rule(evidence),
+        ports: ports_seen(evidence),
         mapped: evidence.views.iter().find_map(|v| v.primary),
         missing: mapping_missing.or(filtering_missing),
     }
@@ -290,6 +306,20 @@ fn filtering(evidence: &Evidence) -> (Filtering, f32, Option<&'static str>) {
     (Filtering::Unknown, 0.0, Some(NEEDS_ANSWERS))
 }
 
+fn distinct_ports(evidence: &Evidence) -> Vec<u16> {
+    let seen = evidence.views.iter().flat_map(|v| v.all().map(|seen| seen.port()));
+    let mut ports: Vec<u16> = seen.collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn ports_seen(evidence: &Evidence) -> Option<PortsSeen> {
+    let ports = distinct_ports(evidence);
+    let count = u16::try_from(ports.len()).unwrap_or(u16::MAX);
+    Some(PortsSeen { lowest: *ports.first()?, highest: *ports.last()?, count })
+}
+
 fn port_rule(evidence: &Evidence) -> PortRule {
     let pairs = || evidence.views.iter().flat_map(|v| v.all().map(|seen| (v.local_port, seen.port())));
     if pairs().next().is_none() {
@@ -298,9 +328,7 @@ fn port_rule(evidence: &Evidence) -> PortRule {
     if pairs().all(|(local, external)| local == external) {
         return PortRule::Preserving;
     }
-    let mut ports: Vec<u16> = pairs().map(|(_, external)| external).collect();
-    ports.sort_unstable();
-    ports.dedup();
+    let ports = distinct_ports(evidence);
     if ports.len() < 3 {
         return PortRule::Unknown;
     }
@@ -496,6 +524,17 @@ mod tests {
         assert_eq!(rule(&[100, 103, 130]), PortRule::Random);
         assert_eq!(rule(&[100, 103]), PortRule::Unknown);
         assert_eq!(rule(&[]), PortRule::Unknown);
+    }
+
+    #[test]
+    fn the_ports_seen_are_counted_once_each() {
+        let seen = judge(&full(Mapping::EndpointIndependent, Filtering::AddressDependent)).ports.unwrap();
+        assert!(seen.count > 1 && seen.lowest < seen.highest, "{seen:?}");
+        let views =
+            vec![Views { local_port: 1, primary: at(LOCAL, 7), other: at(LOCAL, 7), third: at(LOCAL, 9) }];
+        let ports = judge(&Evidence { views, ..Evidence::default() }).ports;
+        assert_eq!(ports, Some(PortsSeen { lowest: 7, highest: 9, count: 2 }));
+        assert_eq!(judge(&Evidence::default()).ports, None);
     }
 
     #[test]

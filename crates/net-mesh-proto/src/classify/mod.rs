@@ -64,7 +64,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use attempt::{Attempt, Outcome};
-use evidence::Findings;
+use evidence::{Findings, PortsSeen};
 use helper::Prober;
 
 use crate::drops::DropReason;
@@ -192,6 +192,7 @@ enum State {
 struct Current {
     verdict: Verdict,
     missing: Option<&'static str>,
+    ports: Option<PortsSeen>,
     at: Time,
 }
 
@@ -245,6 +246,12 @@ impl Classifier {
     #[must_use]
     pub fn missing(&self) -> Option<&'static str> {
         self.current.and_then(|c| c.missing)
+    }
+
+    /// The external ports at which the sockets of the last classification were seen.
+    #[must_use]
+    pub fn external_ports(&self) -> Option<PortsSeen> {
+        self.current.and_then(|c| c.ports)
     }
 
     /// The peers with direct sessions, as they are now. At most 64 are kept.
@@ -544,7 +551,7 @@ impl Classifier {
     fn publish(&mut self, now: Time, findings: &Findings, out: &mut Outbox<Event>) {
         let (verdict, missing) = (findings.verdict(), findings.missing);
         let news = self.current.is_none_or(|c| c.verdict != verdict || c.missing != missing);
-        self.current = Some(Current { verdict, missing, at: now });
+        self.current = Some(Current { verdict, missing, ports: findings.ports, at: now });
         if news || verdict.mapping != Mapping::Unknown {
             out.event(Event::Verdict { verdict, missing });
         }

@@ -67,6 +67,12 @@ impl Lifetimes {
         self.expired
     }
 
+    /// The age at which mappings are replaced although they are in use, once that has been seen twice.
+    #[must_use]
+    pub fn replaced_after(&self) -> Option<Duration> {
+        self.replaced.filter(|(_, times)| *times >= 2).map(|(age, _)| age)
+    }
+
     /// A mapping was gone after nothing had been sent for `pause`.
     pub fn expired(&mut self, pause: Duration) {
         self.expired = Some(self.expired.map_or(pause, |known| known.min(pause)));
@@ -99,7 +105,7 @@ impl Lifetimes {
     /// From which age on a mapping is expected to be replaced, and from which on it has outlived what was expected.
     #[must_use]
     pub fn ends(&self) -> Option<(Duration, Duration)> {
-        let (age, _) = self.replaced.filter(|(_, times)| *times >= 2)?;
+        let age = self.replaced_after()?;
         Some((age * EXPECTED.0 / 100, age * EXPECTED.1 / 100))
     }
 
@@ -148,6 +154,7 @@ mod tests {
         lifetimes.replaced(secs(30));
         assert_eq!(lifetimes.ends(), None, "another age");
         lifetimes.replaced(secs(32));
+        assert_eq!(lifetimes.replaced_after(), Some(secs(30)), "the shorter of the two");
         let (expected, outlived) = lifetimes.ends().unwrap();
         assert!(expected < secs(30) && outlived > secs(32));
         lifetimes.outlived();

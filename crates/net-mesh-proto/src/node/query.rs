@@ -6,10 +6,13 @@ use core::time::Duration;
 
 use super::traversal::Traversal;
 use super::{Node, Udp};
+use crate::classify::evidence::PortsSeen;
 use crate::drops::DropCounts;
 use crate::id::NodeId;
+use crate::liveness::mapping::Lifetimes;
 use crate::membership::{Member, Record};
 use crate::nat::Verdict;
+use crate::peer::dialer::Start;
 use crate::peer::{Local, Session};
 use crate::reflex::{Asked, Told};
 use crate::rendezvous::{Attempt, Rendezvous};
@@ -143,6 +146,24 @@ impl Node {
     #[must_use]
     pub const fn local(&self) -> &Local {
         &self.local
+    }
+
+    /// What has become of the addresses to start from.
+    #[must_use]
+    pub fn starts(&self) -> Vec<Start> {
+        self.dialer.starts(&self.local, self.membership.members(), &self.arbiter)
+    }
+
+    /// The external ports at which the NAT has shown the sockets of the last classification.
+    #[must_use]
+    pub fn external_ports(&self) -> Option<PortsSeen> {
+        self.traversal.as_ref().and_then(Traversal::external_ports)
+    }
+
+    /// What was learned of how long mappings last.
+    #[must_use]
+    pub const fn lifetimes(&self) -> &Lifetimes {
+        self.reach.paths.lifetimes()
     }
 
     /// What was discarded since the node started.

@@ -15,6 +15,7 @@ use core::time::Duration;
 
 use super::control::Control;
 use super::{Event, Node, Output};
+use crate::classify::evidence::PortsSeen;
 use crate::classify::{self, Classifier, HelperInfo};
 use crate::drops::{DropCounts, DropReason};
 use crate::id::NodeId;
@@ -77,6 +78,10 @@ impl Traversal {
     /// What was asked for reflexive addresses, and what came of it.
     pub(super) const fn reflex_counts(&self) -> (reflex::Asked, reflex::Told) {
         self.reflex.counts()
+    }
+
+    pub(super) fn external_ports(&self) -> Option<PortsSeen> {
+        self.classifier.external_ports()
     }
 
     pub(super) fn network_changed(&mut self, now: Time, local: &Local) {

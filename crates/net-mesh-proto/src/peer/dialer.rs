@@ -25,6 +25,8 @@
 //! At most [`MAX_DIALS`] attempts are under way; rests are remembered for [`MAX_TARGETS`] targets, wishes for
 //! [`MAX_WANTED`] peers, and the oldest are forgotten first.
 
+mod starts;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -45,6 +47,7 @@ use crate::rng::Rng;
 use crate::route::Route;
 use crate::time::{Deadline, Time};
 use crate::wire::addr::{Scope, scope};
+pub use starts::{Start, StartState};
 
 /// How long a peer stays wanted after the last sign of traffic for it. Longer than the longest rest would
 /// allow an attempt to come for it; shorter than an idle connection is worth opening anew.
@@ -152,6 +155,8 @@ struct Progress {
     reached: Option<NodeId>,
     /// Since when it is left to the other side to begin.
     deferred: Option<Time>,
+    /// It is this node.
+    itself: bool,
 }
 
 /// The dialling machine of one node.
@@ -246,7 +251,7 @@ impl Dialer {
     /// The attempt `dial` found this node itself: an address to start from that is its own.
     pub fn dialled_self(&mut self, now: Time, dial: Option<DialId>) {
         if let Some(ended) = dial.and_then(|dial| self.attempts.end(dial)) {
-            self.update(ended.target, |p| p.rests_until = now + STRAY_EVERY);
+            self.update(ended.target, |p| (p.rests_until, p.itself) = (now + STRAY_EVERY, true));
         }
         self.look_soon(now);
     }
@@ -307,7 +312,7 @@ impl Dialer {
     /// This node's network changed: what failed before may work now.
     pub fn network_changed(&mut self, now: Time) {
         for (_, progress) in self.targets.iter_mut() {
-            (progress.failures, progress.rests_until) = (0, now);
+            (progress.failures, progress.rests_until, progress.itself) = (0, now, false);
         }
         self.look_soon(now);
     }

@@ -26,6 +26,7 @@
 //! **Bounds.** [`MAX_SEEKING`] attempts of one's own under way, [`MAX_SOUGHT`] of others', [`MAX_TRIGGERED`] addresses
 //! checked because checks came from there, [`MAX_ADDRESSES`] addresses counted.
 
+pub mod advice;
 mod attempt;
 mod budget;
 mod mediator;

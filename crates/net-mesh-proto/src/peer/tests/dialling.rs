@@ -14,7 +14,7 @@ use crate::nat::{Filtering, Mapping};
 use crate::node::{ConnId, DialFailure, DialId, Direction};
 use crate::outbox::Outbox;
 use crate::peer::arbiter::Arbiter;
-use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, SMALL_MESH, View};
+use crate::peer::dialer::{self, ANCHORS, Dialer, MAX_DIALS, MAX_FURTHER, SMALL_MESH, StartState, View};
 use crate::peer::local::Local;
 use crate::peer::ways::{GRACE, Help, RELAY_AFTER, Way};
 use crate::rng::Rng;
@@ -136,6 +136,11 @@ impl Bench {
         }
     }
 
+    fn starts(&self) -> Vec<StartState> {
+        let starts = self.dialer.starts(&self.local, self.membership.members(), &self.arbiter);
+        starts.into_iter().map(|start| start.state).collect()
+    }
+
     fn member(&mut self, n: u8, nat: Nat) -> NodeId {
         self.member_at(n, nat, vec![addr(n)])
     }
@@ -225,9 +230,11 @@ fn bootstrap_addresses_are_tried_until_there_is_a_session_and_again_when_all_are
     let mut bench = Bench::new(&[addr(1), addr(2)]);
     let first = bench.until(millis(10));
     assert_eq!(first.iter().map(|d| d.3.clone()).collect::<Vec<_>>(), [vec![addr(1)], vec![addr(2)]]);
+    assert_eq!(bench.starts(), [StartState::Trying; 2]);
     bench.fail(first[1].1);
     let peer = bench.member(1, Nat::Hard);
     let conn = bench.session(peer, Direction::Outgoing, Some(first[0].1));
+    assert_eq!(bench.starts(), [StartState::Connected, StartState::Silent { attempts: 1 }]);
     // The other address belongs to nobody known: it is tried, but rarely.
     assert!(bench.until(secs(299)).is_empty());
     assert_eq!(bench.until(secs(320)).len(), 1);
@@ -235,6 +242,16 @@ fn bootstrap_addresses_are_tried_until_there_is_a_session_and_again_when_all_are
     bench.dialer.session_down(bench.now, peer);
     let again: BTreeSet<_> = bench.until(secs(330)).into_iter().flat_map(|d| d.3).collect();
     assert!(again.contains(&addr(1)), "{again:?}");
+}
+
+#[test]
+fn addresses_to_start_from_that_cannot_be_sent_to_are_told_apart_from_silent_ones() {
+    let mut bench = Bench::new(&["[2001:db8::1]:7000".parse().unwrap(), addr(1)]);
+    bench.dialer.stop();
+    assert_eq!(bench.starts(), [StartState::Unusable, StartState::Untried]);
+    let peer = bench.member(1, Nat::Open);
+    let starts = bench.dialer.starts(&bench.local, bench.membership.members(), &bench.arbiter);
+    assert_eq!(starts[1].node, Some(peer), "its record names the address");
 }
 
 #[test]
@@ -354,6 +371,7 @@ fn a_bootstrap_address_that_is_this_node_is_left_alone() {
     assert_eq!(dials.iter().map(|d| d.3.clone()).collect::<Vec<_>>(), [vec![addr(3)]]);
     bench.dialer.dialled_self(bench.now, Some(dials[0].1));
     assert!(bench.until(secs(200)).is_empty(), "seen from outside it was this node after all");
+    assert_eq!(bench.starts(), [StartState::Itself; 2]);
 }
 
 // ---------------------------------------------------------------- addresses that become known later
