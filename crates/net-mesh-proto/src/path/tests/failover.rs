@@ -48,28 +48,28 @@ const HOLE: Hole = Hole {
     carries: [false; 2],
     large: [true; 2],
     leaves: [true; 2],
-    gap: [120, 130],
+    gap: [90, 100],
 };
 
 const LARGE: Talk = Talk { bytes: 1000, ..TALK };
 
 const HOLES: [Hole; 6] = [
     HOLE,
-    Hole { name: "to the subscriber", carries: [false, true], gap: [190, 210], ..HOLE },
+    Hole { name: "to the subscriber", carries: [false, true], gap: [120, 180], ..HOLE },
     Hole { name: "to the publisher", carries: [true, false], gap: [30, 60], ..HOLE },
     Hole {
         name: "large, both ways",
         talks: &[LARGE],
         carries: [true; 2],
         large: [false; 2],
-        gap: [150, 170],
+        gap: [120, 140],
         ..HOLE
     },
     Hole {
         name: "to one of two",
         talks: &[TALK, Talk { side: 1, ..TALK }],
         carries: [false, true],
-        gap: [160, 170],
+        gap: [130, 140],
         ..HOLE
     },
     Hole {
