@@ -85,6 +85,7 @@ pub use query::{MemberView, Sizes};
 pub use silence::Udp;
 pub use why::Why;
 
+use crate::account::Stories;
 use crate::drops::DropCounts;
 use crate::id::NodeId;
 use crate::membership::{self, Identity, Membership};
@@ -114,6 +115,7 @@ pub struct Node {
     traversal: Option<Traversal>,
     reach: Reach,
     port_map: PortMap,
+    stories: Stories,
     heard: Heard,
     silence: Silence,
     /// When to look at round-trip times again.
@@ -158,6 +160,7 @@ impl Node {
             traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
             reach: Reach::new(id, &rng, config.relay, config.nat_traversal),
             port_map: PortMap::new(&rng, config.port_mapping.filter(|_| config.nat_traversal)),
+            stories: Stories::default(),
             heard: Heard::default(),
             silence: Silence::default(),
             links_at: None,

@@ -245,7 +245,7 @@ fn an_idle_session_costs_little_and_a_silent_one_is_given_up() {
 /// As where the default route moves: the way has the same name, and leads another way.
 #[test]
 fn what_a_way_lost_in_another_network_is_not_held_against_it() {
-    let mut pair = busy(TALK);
+    let mut pair = busy(&[TALK]);
     fault(&mut pair, |line| line.loss = 0.25);
     pair.run(20 * SECOND);
     assert_eq!(pair.current(), circuit(1).names.map(Some));
