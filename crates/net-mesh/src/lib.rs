@@ -99,4 +99,4 @@ pub use portmap::{PortMapping, PortMappingState};
 pub use quinn::{RecvStream, SendStream};
 pub use session::SetupError;
 pub use ticket::{MAX_TICKET_ADDRS, Ticket, TicketError};
-pub use why::{AttemptInfo, Why};
+pub use why::{AttemptInfo, Moment, OtherSide, Told, Why};

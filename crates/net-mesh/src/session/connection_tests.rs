@@ -25,6 +25,10 @@ impl Services for Tell {
         Box::pin(async {})
     }
 
+    fn account(&self, _: net_mesh_proto::id::NodeId) -> Option<Vec<u8>> {
+        None
+    }
+
     fn stream(&self, _: Arc<Link>, _: SendStream, _: RecvStream) {
         let _ = self.0.send("stream");
     }
