@@ -255,10 +255,10 @@ NAME      RTT  PATH
         let mut table = Table::new(&[("A", Column::ShrinksTo(6)), ("B", Column::Right), ("C", Column::Left)]);
         table.row(["abcdefghij".into(), "12345".into(), "xyz".into()]);
         let table = table.may_leave_out(&["B", "C"]);
-        assert_eq!(table.render(Some(18)), "A       B      C\nabcde…  12345  xyz\n");
+        assert_eq!(table.render(Some(18)), "A           B  C\nabcde…  12345  xyz\n");
         assert_eq!(table.render(Some(17)), "A           C\nabcdefghij  xyz\n");
         assert_eq!(table.render(Some(10)), "A\nabcdefghij\n");
-        assert_eq!(table.render(Some(7)), "A\nabcdefg…\n".replace("g…", "…"), "no further than it must");
+        assert_eq!(table.render(Some(7)), "A\nabcdef…\n", "no further than it must");
     }
 
     #[test]

@@ -70,6 +70,7 @@ mod channel;
 mod driver;
 mod error;
 mod identity;
+mod load;
 mod members;
 mod mesh;
 pub mod metrics;

@@ -249,7 +249,7 @@ home\u{fffd}[2J  bbbbbbbbbb  direct  no        4 s ago       1  fra 31 ms
     fn the_table_begins_with_this_node_and_fits_the_terminal() {
         for (width, columns) in [
             (60, "NAME PATH RTT HEALTH"),
-            (80, "NAME NAT PATH RTT HEALTH"),
+            (80, "NAME NAT PATH RTT HEALTH SINCE"),
             (120, "NAME ID NAT PATH RTT LOSS HEALTH SINCE SENT RECEIVED"),
         ] {
             let text = sample(false).render(Some(width));

@@ -60,6 +60,7 @@
 //! | `health` | what follows from what the ways of sessions report? |
 //! | `reach` | ways to peers beyond their addresses, as the node wires them |
 //! | `query` | what may the outside look at? |
+//! | `load` | what does a node see of who does how much? |
 //! | `why` | why is a peer reached the way it is? |
 //! | [`control`] | the table of control messages |
 
@@ -70,6 +71,7 @@ mod dispatch;
 mod drain;
 mod health;
 mod io;
+mod load;
 mod portmap;
 mod query;
 mod reach;
