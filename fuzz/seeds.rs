@@ -9,11 +9,13 @@ use std::path::Path;
 
 use ed25519_dalek::SigningKey;
 use net_mesh::{MeshSecret, Ticket};
+use net_mesh_proto::account::wire::Answer;
+use net_mesh_proto::account::{Account, Change, Line, Try};
 use net_mesh_proto::classify::wire::{
     Message as Classify, ProbeGrant, ProbeOffer, ProbeReady, ProbeRefused, ProbeSetup, Refusal, Third,
 };
 use net_mesh_proto::id::{ChannelId, MeshId, NodeId};
-use net_mesh_proto::liveness::{Frame, Kind, SessionKey};
+use net_mesh_proto::liveness::{Cause, Frame, Health, Kind, SessionKey};
 use net_mesh_proto::membership::Message as Membership;
 use net_mesh_proto::membership::VerdictSummary;
 use net_mesh_proto::membership::wire::{Digest, Records, Want};
@@ -40,6 +42,8 @@ fn main() -> io::Result<()> {
     write("decode_segment", "two_events", &segment())?;
     write("decode_subscription", "fresh", b"\x01\0\0\0\0\0\0\0\x05\x02ab\0")?;
     write("decode_subscription", "resumed", b"\x01\0\0\0\0\0\0\0\x05\x02ab\x01boot.8bynext.8by")?;
+    write("decode_account", "later", &Answer::Later.encode())?;
+    write("decode_account", "told", &Answer::Told(account()).encode())?;
     let ping = Frame {
         kind: Kind::Ping,
         in_use: true,
@@ -177,6 +181,33 @@ fn ticket_seeds() -> Vec<(&'static str, Ticket)> {
         ("with_secret", Ticket::with_secret(MeshSecret::from_bytes([7; 32]), addrs())),
         ("without_secret", Ticket::without_secret(mesh(), addrs())),
     ]
+}
+
+fn account() -> Account {
+    let ms = std::time::Duration::from_millis;
+    let addr = "198.51.100.7:40000".parse().expect("an address");
+    let relayed = Line::Relayed(vec![NodeId([3; 32]), NodeId([4; 32])]);
+    let attempt = Try {
+        id: 7,
+        seeker: true,
+        mediator: Some(NodeId([3; 32])),
+        plan: rendezvous::Plan::FireTogether,
+        ago: ms(9_000),
+        took: Some(ms(80)),
+        sent: 4,
+        heard: 1,
+        outcome: Some(rendezvous::Outcome::Found { addr, rtt: ms(31) }),
+    };
+    let declined = rendezvous::Outcome::Declined(rendezvous::Decline::Busy);
+    let health = Change::Health { direct: Some(addr), health: Health::Suspect, cause: Cause::Silence };
+    Account {
+        line: Line::Direct(addr),
+        since: Some(ms(8_000)),
+        reason: "direct, because a rendezvous succeeded".into(),
+        rests_for: Some(ms(130_000)),
+        attempts: vec![Try { id: 6, mediator: None, outcome: Some(declined), ..attempt.clone() }, attempt],
+        changes: vec![(ms(9_500), Change::Path(relayed)), (ms(1_000), health)],
+    }
 }
 
 /// First sequence number 1, base time 1000 ms, two events ("a" at once, "bc" a millisecond later).

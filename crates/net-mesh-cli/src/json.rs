@@ -6,15 +6,17 @@
 pub(crate) mod doctor;
 mod mesh;
 mod port_mapping;
+mod why;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use net_mesh::{AttemptInfo, Event, Mesh, NodeId, Path, PeerInfo, Why};
+use net_mesh::{Event, Mesh, NodeId, Path, PeerInfo};
 pub(crate) use port_mapping::PortMappingJson;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::mesh::{LinkJson, MemberJson, RendezvousJson};
+pub(crate) use self::why::{AttemptJson, CandidatesJson, MomentJson, OtherSideJson, WhyJson};
 use crate::text::millis;
 
 /// `status --json`, `GET /v1/status`.
@@ -101,6 +103,9 @@ pub(crate) struct PeerJson {
     pub port_mapped: bool,
     /// How packets get there.
     pub path: PathJson,
+    /// For how long they have.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
     /// The round-trip time of the path.
     pub rtt_ms: Option<f64>,
     /// The share of packets lost on the path lately, from 0 to 1.
@@ -127,61 +132,6 @@ pub(crate) struct PathJson {
     /// Their ids.
     #[serde(default)]
     pub via_ids: Vec<String>,
-}
-
-/// `why PEER --json`, `GET /v1/why/{peer}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct WhyJson {
-    /// Whose way.
-    pub peer: String,
-    /// Its name.
-    pub name: String,
-    /// The way in use.
-    pub path: PathJson,
-    /// Why that way, in one sentence.
-    pub reason: String,
-    /// The plan that led to a direct way, or the one tried last.
-    pub plan: Option<String>,
-    /// Who introduced the two at that.
-    pub mediator: Option<String>,
-    /// The addresses that the two offered each other.
-    pub candidates: CandidatesJson,
-    /// The last attempts at a direct way, oldest first.
-    pub attempts: Vec<AttemptJson>,
-    /// When the next attempt is due.
-    pub next_attempt_ms: Option<u64>,
-}
-
-/// Addresses at which two nodes may be reached.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct CandidatesJson {
-    /// This node's.
-    pub own: Vec<SocketAddr>,
-    /// The peer's.
-    pub theirs: Vec<SocketAddr>,
-}
-
-/// One attempt at a direct way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct AttemptJson {
-    /// The same on both sides and at the mediator.
-    pub id: String,
-    /// How long ago it began.
-    pub at_ms_ago: u64,
-    /// How long it took; `null` while it lasts.
-    pub took_ms: Option<u64>,
-    /// What was tried.
-    pub plan: String,
-    /// Who introduced the two; `null` where they did so over their own session.
-    pub mediator: Option<String>,
-    /// `seeker` or `sought`.
-    pub role: String,
-    /// What came of it, in a word.
-    pub outcome: String,
-    /// Check packets sent.
-    pub packets: u32,
-    /// What came of it, in a sentence.
-    pub reason: String,
 }
 
 /// The body of `POST /v1/ping`.
@@ -322,6 +272,7 @@ impl PeerJson {
             nat: peer.nat.to_string(),
             port_mapped: peer.port_mapped,
             path: PathJson::of(mesh, &peer.path),
+            since_ms: peer.since.map(whole_millis),
             rtt_ms: peer.rtt.map(millis),
             loss: peer.loss,
             health: peer.health.to_string(),
@@ -350,38 +301,6 @@ fn display_name(mesh: &Mesh, id: &NodeId) -> String {
 
 fn whole_millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl AttemptJson {
-    fn of(mesh: &Mesh, attempt: AttemptInfo) -> Self {
-        Self {
-            id: attempt.id,
-            at_ms_ago: whole_millis(attempt.ago),
-            took_ms: attempt.took.map(whole_millis),
-            plan: attempt.plan,
-            mediator: attempt.mediator.map(|id| display_name(mesh, &id)),
-            role: attempt.role.into(),
-            outcome: attempt.outcome.into(),
-            packets: attempt.packets,
-            reason: attempt.reason,
-        }
-    }
-}
-
-impl WhyJson {
-    pub(crate) fn of(mesh: &Mesh, why: Why) -> Self {
-        Self {
-            peer: why.node_id.to_string(),
-            name: why.name,
-            path: PathJson::of(mesh, &why.path),
-            reason: why.reason,
-            plan: why.plan,
-            mediator: why.mediator.map(|id| display_name(mesh, &id)),
-            candidates: CandidatesJson { own: why.own_candidates, theirs: why.their_candidates },
-            attempts: why.attempts.into_iter().map(|attempt| AttemptJson::of(mesh, attempt)).collect(),
-            next_attempt_ms: why.next_attempt.map(whole_millis),
-        }
-    }
 }
 
 #[cfg(test)]

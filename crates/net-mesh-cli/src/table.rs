@@ -1,9 +1,11 @@
 //! Aligned tables that fit the terminal.
 //!
 //! Columns are as wide as their widest cell. Where the terminal is narrower, the columns that were
-//! declared shrinkable give way, the widest first, and cut cells end in `…`. The width of a cell is
-//! counted in terminal columns, so names in any script line up.
+//! declared shrinkable give way, the widest first, and cut cells end in `…`; where that is not enough, the columns that
+//! were declared least important are left out. The width of a cell is counted in terminal columns, so names in any script
+//! line up. Colours are for terminals alone, and not where `NO_COLOR` asks for none.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
@@ -26,12 +28,51 @@ pub(crate) enum Column {
     Right,
     /// Text that may be cut where the terminal is narrow.
     Shrinks,
+    /// Text that may be cut to so many columns, and further once there is nothing left to leave out.
+    ShrinksTo(usize),
 }
+
+impl Column {
+    /// How narrow it may become while there are columns to leave out.
+    const fn floor(self) -> Option<usize> {
+        match self {
+            Self::Left | Self::Right => None,
+            Self::Shrinks => Some(NARROWEST),
+            Self::ShrinksTo(floor) => Some(floor),
+        }
+    }
+}
+
+/// What a cell is drawn attention to with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Colour {
+    Green,
+    Yellow,
+    Red,
+}
+
+impl Colour {
+    /// The code that switches it on (ECMA-48 SGR).
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Green => "\x1b[32m",
+            Self::Yellow => "\x1b[33m",
+            Self::Red => "\x1b[31m",
+        }
+    }
+}
+
+/// Switches all colours off.
+const PLAIN: &str = "\x1b[0m";
 
 /// Rows under a header.
 pub(crate) struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
+    /// Columns that may be left out, the first one first.
+    spare: Vec<usize>,
+    colours: BTreeMap<(usize, usize), Colour>,
+    coloured: bool,
 }
 
 impl Table {
@@ -40,6 +81,29 @@ impl Table {
         Self {
             columns: columns.iter().map(|(_, column)| *column).collect(),
             rows: vec![columns.iter().map(|(name, _)| (*name).to_owned()).collect()],
+            spare: Vec::new(),
+            colours: BTreeMap::new(),
+            coloured: false,
+        }
+    }
+
+    /// Where the terminal is narrow, these columns are left out, the first one first.
+    pub(crate) fn may_leave_out(mut self, headers: &[&str]) -> Self {
+        let place = |header: &&str| self.rows[0].iter().position(|name| name == header);
+        self.spare = headers.iter().filter_map(place).collect();
+        self
+    }
+
+    /// Shows colours if `coloured`.
+    pub(crate) fn coloured(mut self, coloured: bool) -> Self {
+        self.coloured = coloured;
+        self
+    }
+
+    /// Gives a cell of the last row a colour.
+    pub(crate) fn paint(&mut self, header: &str, colour: Colour) {
+        if let Some(column) = self.rows[0].iter().position(|name| name == header) {
+            self.colours.insert((self.rows.len() - 1, column), colour);
         }
     }
 
@@ -54,14 +118,20 @@ impl Table {
     pub(crate) fn render(&self, width: Option<usize>) -> String {
         let widths = self.widths(width);
         let mut text = String::new();
-        for row in &self.rows {
+        for (n, row) in self.rows.iter().enumerate() {
             let mut line = String::new();
-            for ((cell, column), &width) in row.iter().zip(&self.columns).zip(&widths) {
-                let cell = cut(cell, width);
+            let last = widths.last().map(|(column, _)| *column);
+            for &(column, width) in &widths {
+                let cell = cut(&row[column], width);
                 let pad = " ".repeat(width - cell.width());
-                let _ = match column {
+                let cell = match self.colours.get(&(n, column)).filter(|_| self.coloured) {
+                    Some(colour) => format!("{}{cell}{PLAIN}", colour.code()),
+                    None => cell,
+                };
+                let _ = match self.columns[column] {
                     Column::Right => write!(line, "{pad}{cell}"),
-                    Column::Left | Column::Shrinks => write!(line, "{cell}{pad}"),
+                    _ if Some(column) == last => write!(line, "{cell}"),
+                    _ => write!(line, "{cell}{pad}"),
                 };
                 line.push_str(&" ".repeat(GAP));
             }
@@ -71,20 +141,37 @@ impl Table {
         text
     }
 
-    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<usize> = (0..self.columns.len())
-            .map(|i| self.rows.iter().map(|row| row[i].width()).max().unwrap_or(0))
+    /// The columns that are shown, and how wide.
+    fn widths(&self, limit: Option<usize>) -> Vec<(usize, usize)> {
+        let mut widths: Vec<(usize, usize)> = (0..self.columns.len())
+            .map(|i| (i, self.rows.iter().map(|row| row[i].width()).max().unwrap_or(0)))
             .collect();
         let Some(limit) = limit else { return widths };
-        let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        while total(&widths) > limit {
-            let widest = (0..widths.len())
-                .filter(|&i| self.columns[i] == Column::Shrinks && widths[i] > NARROWEST)
-                .max_by_key(|&i| widths[i]);
-            let Some(widest) = widest else { break };
-            widths[widest] -= 1;
+        let floor =
+            |(i, width): (usize, usize)| self.columns[i].floor().map_or(width, |floor| floor.min(width));
+        let mut spare = self.spare.iter();
+        while total(widths.iter().map(|column| floor(*column))) > limit {
+            let Some(least) = spare.next() else { break };
+            widths.retain(|(i, _)| i != least);
         }
+        shrink(&mut widths, limit, |i| self.columns[i].floor());
+        shrink(&mut widths, limit, |i| self.columns[i].floor().map(|_| NARROWEST));
         widths
+    }
+}
+
+/// How wide columns of these widths are together.
+fn total(widths: impl ExactSizeIterator<Item = usize>) -> usize {
+    let gaps = GAP * widths.len().saturating_sub(1);
+    widths.sum::<usize>() + gaps
+}
+
+/// Makes columns narrower, the widest first and none below its floor, until they fit.
+fn shrink(widths: &mut [(usize, usize)], limit: usize, floor: impl Fn(usize) -> Option<usize>) {
+    while total(widths.iter().map(|(_, width)| *width)) > limit {
+        let may = |(i, width): &&mut (usize, usize)| floor(*i).is_some_and(|floor| *width > floor);
+        let Some(widest) = widths.iter_mut().filter(may).max_by_key(|(_, width)| *width) else { break };
+        widest.1 -= 1;
     }
 }
 
@@ -111,6 +198,17 @@ pub(crate) fn terminal_width() -> Option<usize> {
         return None;
     }
     terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
+}
+
+/// Whether standard output is a terminal for colours: not where <https://no-color.org> is asked for, and not on one that
+/// says it has none.
+pub(crate) fn terminal_has_colours() -> bool {
+    let says = |name: &str| std::env::var_os(name).unwrap_or_default();
+    std::io::stdout().is_terminal() && wants_colours(&says("NO_COLOR"), &says("TERM"))
+}
+
+fn wants_colours(no_color: &std::ffi::OsStr, term: &std::ffi::OsStr) -> bool {
+    no_color.is_empty() && term != "dumb"
 }
 
 #[cfg(test)]
@@ -150,5 +248,27 @@ NAME      RTT  PATH
         let text = sample().render(Some(1));
         assert!(text.contains("120 ms"), "{text}");
         assert!(text.lines().all(|line| line.width() <= 5 + 2 + 6 + 2 + NARROWEST), "{text}");
+    }
+
+    #[test]
+    fn the_least_important_columns_are_left_out_before_one_is_cut_below_its_floor() {
+        let mut table = Table::new(&[("A", Column::ShrinksTo(6)), ("B", Column::Right), ("C", Column::Left)]);
+        table.row(["abcdefghij".into(), "12345".into(), "xyz".into()]);
+        let table = table.may_leave_out(&["B", "C"]);
+        assert_eq!(table.render(Some(18)), "A           B  C\nabcde…  12345  xyz\n");
+        assert_eq!(table.render(Some(17)), "A           C\nabcdefghij  xyz\n");
+        assert_eq!(table.render(Some(10)), "A\nabcdefghij\n");
+        assert_eq!(table.render(Some(7)), "A\nabcdef…\n", "no further than it must");
+    }
+
+    #[test]
+    fn colours_take_no_room_and_are_left_out_where_they_are_not_wanted() {
+        let mut table = Table::new(&[("A", Column::Left), ("B", Column::Left)]);
+        table.row(["bad".into(), "x".into()]);
+        table.paint("A", Colour::Red);
+        assert_eq!(table.render(Some(6)), "A    B\nbad  x\n");
+        assert_eq!(table.coloured(true).render(Some(6)), "A    B\n\x1b[31mbad\x1b[0m  x\n");
+        let wants = |no_color: &str, term: &str| wants_colours(no_color.as_ref(), term.as_ref());
+        assert!(wants("", "xterm") && !wants("1", "xterm") && !wants("", "dumb"));
     }
 }

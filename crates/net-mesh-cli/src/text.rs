@@ -112,6 +112,12 @@ pub(crate) fn bytes(amount: u64) -> String {
     if whole < 10 { format!("{whole}.{tenth} {unit}") } else { format!("{whole} {unit}") }
 }
 
+/// A share for people: `0 %`, `0.4 %`, `12 %`.
+pub(crate) fn share(share: f32) -> String {
+    let percent = share * 100.0;
+    if percent == 0.0 || percent >= 9.95 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
+}
+
 /// A path for people: `direct 203.0.113.7:4433`, `relayed via fra-1 > nyc-2`, `none`.
 pub(crate) fn path(path: &PathJson) -> String {
     let mut text = path.kind.clone();
@@ -169,6 +175,7 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "18 EB");
         assert_eq!(age(119_000), "119 s");
         assert_eq!(age(7_300_000), "2 h");
+        assert_eq!([share(0.0), share(0.004), share(0.0996), share(1.0)], ["0 %", "0.4 %", "10 %", "100 %"]);
         assert_eq!(ms(0.314), "0.31 ms");
         assert_eq!(ms(31.24), "31.2 ms");
         assert_eq!(ms(1204.4), "1204 ms");

@@ -17,6 +17,8 @@
 //! | [`portmap`] | is the router to open a port, and can others reach us there? |
 //! | [`liveness`] | does the peer hear me on this way? |
 //! | [`relay`] | who forwards for whom, and where does a relayed datagram go? |
+//! | [`load`] | does one member do too much for the others? |
+//! | [`account`] | what does one side of a pair know of the way between them? |
 //! | [`routing`] | what is the nearest way over others, and who can introduce? |
 //! | [`node`] | the one machine the outside drives, where the others meet |
 #![no_std]
@@ -26,11 +28,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod account;
 pub mod bounded;
 pub mod classify;
 pub mod drops;
 pub mod id;
 pub mod liveness;
+pub mod load;
 pub mod membership;
 pub mod nat;
 pub mod node;

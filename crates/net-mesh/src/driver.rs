@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::load::Loads;
 use crate::mesh::Shared;
 use crate::metrics::{self, Happened, Publisher};
 use crate::net::{self, Network, Watch};
@@ -90,6 +91,7 @@ pub(crate) struct Driver {
     router: Asker,
     happened: Happened,
     publisher: Publisher,
+    loads: Loads,
     /// Where this queue can be reached, without keeping it open.
     own: mpsc::WeakSender<Signal>,
 }
@@ -120,6 +122,7 @@ impl Driver {
             router,
             happened: Happened::default(),
             publisher: Publisher::default(),
+            loads: Loads::default(),
         }
     }
 
@@ -393,10 +396,13 @@ impl Driver {
                 tracing::info!(peer = %peer.short(), name = self.name(&peer), %route, ?via, "path");
                 self.shared.changed();
             }
-            Event::Introduced { seeker, sought, attempt, plan } => tracing::info!(
-                attempt = format!("{attempt:032x}"), seeker = %seeker.short(), seeker_name = self.name(&seeker),
-                sought = %sought.short(), sought_name = self.name(&sought), plan = plan.words(), "introduced"
-            ),
+            Event::Introduced { seeker, sought, attempt, plan } => {
+                self.loads.introduced();
+                tracing::info!(
+                    attempt = format!("{attempt:032x}"), seeker = %seeker.short(), seeker_name = self.name(&seeker),
+                    sought = %sought.short(), sought_name = self.name(&sought), plan = plan.words(), "introduced"
+                );
+            }
             Event::Rendezvous(attempt) => self.rendezvous(&attempt),
             Event::DialFailed { peer, addrs, failure } => {
                 self.shared.dial_failed(peer);
@@ -488,6 +494,7 @@ impl Driver {
             });
         }
         self.publisher.publish(&self.shared, &*self.network);
+        self.loads.look(&self.shared);
     }
 
     /// The network told of changes. The node hears of them also where all addresses are what they were.

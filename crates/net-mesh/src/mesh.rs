@@ -26,7 +26,6 @@ use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
 use crate::portmap::PortMapping;
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
-use crate::why::Why;
 
 /// Streams opened by peers that wait for [`Mesh::accept_stream`]. More are refused.
 const STREAM_BACKLOG: usize = 64;
@@ -164,7 +163,7 @@ impl Shared {
         }
     }
 
-    fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {
+    pub(crate) fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {
         lock(&self.links).get(peer).cloned()
     }
 
@@ -214,6 +213,7 @@ impl crate::channel::Membership for Members {
 /// Where peers' streams and datagrams go.
 struct Inbound {
     hub: Arc<Hub>,
+    members: Arc<Members>,
     streams: mpsc::Sender<(Arc<Link>, SendStream, RecvStream)>,
     datagrams: mpsc::Sender<(NodeId, Bytes)>,
     drops: Arc<DropCounters>,
@@ -230,6 +230,12 @@ impl Services for Inbound {
 
     fn push(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served {
         Box::pin(Arc::clone(&self.hub).pushed(link, send, recv))
+    }
+
+    fn account(&self, peer: NodeId) -> Option<Vec<u8>> {
+        let shared = self.members.shared()?;
+        let answer = shared.node().answer(shared.now(), peer);
+        answer.map(|answer| answer.encode())
     }
 
     fn stream(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) {
@@ -304,7 +310,8 @@ impl Mesh {
             hub: Arc::clone(&hub),
         });
         *lock(&members.0) = Arc::downgrade(&shared);
-        let services = Inbound { hub, streams: streams_tx, datagrams: datagrams_tx, drops: parts.drops };
+        let services =
+            Inbound { hub, members, streams: streams_tx, datagrams: datagrams_tx, drops: parts.drops };
         let sessions = Sessions::start(
             parts.identity,
             parts.quic_seed,
@@ -419,6 +426,7 @@ impl Mesh {
                 info.rtt = way.rtt.or(info.rtt);
                 info.loss = way.loss.map(|permille| f32::from(permille) / 1000.0);
             }
+            info.since = node.path_since(now, peer);
             info.path = node.path(peer).map_or(Path::NONE, |(route, via)| Path::of(route, via));
         }
         drop(node);
@@ -475,18 +483,6 @@ impl Mesh {
             relay,
             drops,
         }
-    }
-
-    /// Why `peer` is reached the way it is.
-    ///
-    /// # Errors
-    /// If the peer is unknown.
-    pub fn why(&self, peer: NodeId) -> Result<Why, PeerError> {
-        let shared = self.shared();
-        let now = shared.now();
-        let why = shared.node().why(now, &peer).ok_or(PeerError::Unknown(peer))?;
-        let name = self.member_name(&peer).unwrap_or_else(|| peer.short());
-        Ok(Why::of(now, peer, name, why))
     }
 
     /// The name of a member.
@@ -567,6 +563,22 @@ impl Mesh {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(broken(format!("no answer within {} s", PING_WAIT.as_secs()))),
         }
+    }
+
+    /// Wants a session with `peer`, and looks for a direct path at once where it has none, even if the last attempts
+    /// came to nothing: the first time it is said, then 30 s later, and half as often each time that it is of no use,
+    /// down to once in ten minutes. So it may be said as often as one likes.
+    ///
+    /// # Errors
+    /// If the peer is unknown.
+    pub fn discover(&self, peer: NodeId) -> Result<(), PeerError> {
+        let shared = self.shared();
+        let known = shared.node().member(&peer).is_some();
+        if !known {
+            return Err(PeerError::Unknown(peer));
+        }
+        shared.command(Command::Discover { peer });
+        Ok(())
     }
 
     /// Opens a stream to `peer`, over its session or a new one.
@@ -690,6 +702,7 @@ fn idle(node_id: NodeId, name: String, nat: net_mesh_proto::nat::NatClass) -> Pe
         name,
         nat,
         path: Path::NONE,
+        since: None,
         rtt: None,
         loss: None,
         health: Health::Healthy,

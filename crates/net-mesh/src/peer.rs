@@ -103,6 +103,8 @@ pub struct PeerInfo {
     pub port_mapped: bool,
     /// How packets get there.
     pub path: Path,
+    /// How long the path has been that; `None` if there was never one.
+    pub since: Option<Duration>,
     /// The smoothed round-trip time of the path.
     pub rtt: Option<Duration>,
     /// The share of packets lost on the path lately, from 0 to 1, once enough have passed.

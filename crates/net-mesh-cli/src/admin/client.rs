@@ -82,6 +82,12 @@ impl<'a> Client<'a> {
         whole(self.send(Method::GET, "/v1/doctor/mesh", None, empty()).await?).await
     }
 
+    /// `GET /v1/why/{peer}?half=own`: without asking the peer.
+    pub(crate) async fn why_here(&self, peer: &str) -> anyhow::Result<WhyJson> {
+        let path = format!("/v1/why/{}?half=own", utf8_percent_encode(peer, NON_ALPHANUMERIC));
+        whole(self.send(Method::GET, &path, None, empty()).await?).await
+    }
+
     /// `POST /v1/ping`.
     pub(crate) async fn ping(&self, peer: &str) -> anyhow::Result<PingJson> {
         let body = json(&PingRequest { peer: peer.to_owned() })?;

@@ -114,12 +114,32 @@ async fn rendezvous(State(mesh): State<Mesh>) -> Json<Vec<RendezvousJson>> {
     Json(RendezvousJson::latest(&mesh, MAX_RENDEZVOUS))
 }
 
+/// Whose half of a decision record is wanted.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Half {
+    #[default]
+    Both,
+    Own,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asking {
+    #[serde(default)]
+    half: Half,
+}
+
 async fn why(
     State(mesh): State<Mesh>,
     peer: Result<Path<String>, PathRejection>,
+    query: Result<Query<Asking>, QueryRejection>,
 ) -> Result<Json<WhyJson>, Failure> {
-    let peer = mesh.resolve(&peer?.0)?;
-    let why = mesh.why(peer)?;
+    let (peer, query) = (mesh.resolve(&peer?.0)?, query?.0);
+    let why = match query.half {
+        Half::Both => mesh.why_from_both(peer).await?,
+        Half::Own => mesh.why(peer)?,
+    };
     Ok(Json(WhyJson::of(&mesh, why)))
 }
 
@@ -143,6 +163,7 @@ async fn ping(
     let request: PingRequest = serde_json::from_slice(&body?)
         .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, format!("not a ping request: {error}")))?;
     let peer = mesh.resolve(&request.peer)?;
+    mesh.discover(peer)?;
     let pong = mesh.ping(peer).await?;
     Ok(Json(PingJson {
         node_id: peer.to_string(),

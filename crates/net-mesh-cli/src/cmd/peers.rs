@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::admin::client::Client;
 use crate::home::Home;
 use crate::json::{LinkJson, MemberJson, PeerJson, StatusJson};
-use crate::table::{Column, Table, terminal_width};
+use crate::table::{Colour, Column, Table, terminal_has_colours, terminal_width};
 use crate::{stdout, text};
 
 /// How often `--watch` looks.
@@ -78,7 +78,7 @@ impl Peers {
             return self.print(&peers);
         }
         let status = client.status().await?;
-        Ok(table(&status, &peers).render(terminal_width()))
+        Ok(table(&status, &peers).coloured(terminal_has_colours()).render(terminal_width()))
     }
 
     fn print(&self, value: &impl Serialize) -> anyhow::Result<String> {
@@ -130,38 +130,55 @@ fn links(members: &[MemberJson]) -> Table {
     table
 }
 
+/// What the path keeps while other columns can be left out: `direct 203.0.113.207:65535`.
+const PATH: usize = 28;
+
+/// What is left out where the terminal is narrow, the first one first.
+const SPARE: [&str; 7] = ["RECEIVED", "SENT", "ID", "LOSS", "SINCE", "NAT", "RTT"];
+
 fn table(status: &StatusJson, peers: &[PeerJson]) -> Table {
     let mut table = Table::new(&[
         ("NAME", Column::Shrinks),
         ("ID", Column::Left),
         ("NAT", Column::Left),
-        ("PATH", Column::Shrinks),
+        ("PATH", Column::ShrinksTo(PATH)),
         ("RTT", Column::Right),
+        ("LOSS", Column::Right),
         ("HEALTH", Column::Left),
+        ("SINCE", Column::Right),
         ("SENT", Column::Right),
         ("RECEIVED", Column::Right),
-    ]);
+    ])
+    .may_leave_out(&SPARE);
+    let nat = |class: &str, mapped: bool| if mapped { format!("{class} (mapped)") } else { class.to_owned() };
     table.row([
         status.name.clone(),
         text::short_id(&status.node_id).to_owned(),
-        if status.port_mapping.proven().is_some() {
-            format!("{} (mapped)", status.nat.class)
-        } else {
-            status.nat.class.clone()
-        },
+        nat(&status.nat.class, status.port_mapping.proven().is_some()),
         "this node".into(),
     ]);
     for peer in peers {
         table.row([
             peer.name.clone(),
             text::short_id(&peer.node_id).to_owned(),
-            if peer.port_mapped { format!("{} (mapped)", peer.nat) } else { peer.nat.clone() },
+            nat(&peer.nat, peer.port_mapped),
             text::path(&peer.path),
             peer.rtt_ms.map_or_else(|| "-".into(), text::ms),
+            peer.loss.map_or_else(|| "-".into(), text::share),
             peer.health.clone(),
+            peer.since_ms.map_or_else(|| "-".into(), text::age),
             text::bytes(peer.tx_bytes),
             text::bytes(peer.rx_bytes),
         ]);
+        match peer.health.as_str() {
+            "failed" => table.paint("HEALTH", Colour::Red),
+            "suspect" => table.paint("HEALTH", Colour::Yellow),
+            _ if peer.path.kind == "none" => {}
+            _ => table.paint("HEALTH", Colour::Green),
+        }
+        if peer.path.kind == "relayed" {
+            table.paint("PATH", Colour::Yellow);
+        }
     }
     table
 }
@@ -169,6 +186,7 @@ fn table(status: &StatusJson, peers: &[PeerJson]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::PathJson;
 
     #[test]
     fn the_mesh_is_a_row_for_each_member_with_its_fastest_links_first() {
@@ -191,5 +209,68 @@ fra       aaaaaaaaaa  direct  yes     this node       3  dddddddddd <1 ms, home\
 home\u{fffd}[2J  bbbbbbbbbb  direct  no        4 s ago       1  fra 31 ms
 ";
         assert_eq!(links(&members).render(None), want);
+    }
+
+    fn sample(coloured: bool) -> Table {
+        let status: StatusJson = serde_json::from_value(serde_json::json!({
+            "node_id": "a".repeat(52), "name": "attic", "version": "", "mesh_id": "", "listen": [], "reflexive": [],
+            "nat": { "class": "port-restricted", "mapping": "", "filtering": "", "port_rule": "", "confidence": 1.0 },
+            "peers": 2, "drops": {},
+        }))
+        .unwrap();
+        let peer = |id: &str, name: &str, path: PathJson, health: &str| PeerJson {
+            node_id: id.repeat(52),
+            name: name.into(),
+            nat: "symmetric".into(),
+            port_mapped: false,
+            path,
+            since_ms: Some(125_000),
+            rtt_ms: Some(31.24),
+            loss: Some(0.0123),
+            health: health.into(),
+            issues: vec![],
+            tx_bytes: 1_540,
+            rx_bytes: 12,
+        };
+        let direct = PathJson {
+            kind: "direct".into(),
+            addr: Some(([203, 0, 113, 207], 44_330).into()),
+            via: vec![],
+            via_ids: vec![],
+        };
+        let via = vec!["fra-1".into(), "nyc-2".into(), "a relay with quite a name".into()];
+        let relayed = PathJson { kind: "relayed".into(), addr: None, via, via_ids: vec![] };
+        let peers =
+            [peer("b", "home", direct, "suspect"), peer("c", "a peer with a name", relayed, "failed")];
+        table(&status, &peers).coloured(coloured)
+    }
+
+    #[test]
+    fn the_table_begins_with_this_node_and_fits_the_terminal() {
+        for (width, columns) in [
+            (60, "NAME PATH RTT HEALTH"),
+            (80, "NAME NAT PATH RTT HEALTH SINCE"),
+            (120, "NAME ID NAT PATH RTT LOSS HEALTH SINCE SENT RECEIVED"),
+        ] {
+            let text = sample(false).render(Some(width));
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>().join(" "), columns, "{width}");
+            assert!(lines[1].starts_with("attic") && lines[1].ends_with("this node"), "{text}");
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+            assert!(text.contains("direct 203.0.113.207:44330"), "{text}");
+            assert!(text.contains("relayed via fra-1 > nyc-2") && text.contains("suspect"), "{text}");
+        }
+        assert!(
+            sample(false).render(None).contains("a relay with quite a name"),
+            "whole where nothing is in the way"
+        );
+    }
+
+    #[test]
+    fn what_needs_attention_is_coloured_and_nothing_where_colours_are_off() {
+        let text = sample(true).render(Some(120));
+        assert!(text.contains("\x1b[33msuspect\x1b[0m") && text.contains("\x1b[31mfailed\x1b[0m"), "{text}");
+        assert!(text.contains("\x1b[33mrelayed via"), "{text}");
+        assert!(!sample(false).render(Some(120)).contains('\x1b'));
     }
 }

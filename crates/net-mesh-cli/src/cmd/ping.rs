@@ -1,4 +1,7 @@
 //! `ping`: is a member there, on which path, and how far away?
+//!
+//! Asking also makes the node look for a direct path, so that the path of the replies is the best one in the end, or is
+//! known to be.
 
 use std::time::Duration;
 
@@ -6,6 +9,7 @@ use anyhow::anyhow;
 use clap::Args;
 use hyper::StatusCode;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::admin::client::{Client, Refused};
 use crate::home::Home;
@@ -15,7 +19,10 @@ use crate::{stdout, text};
 /// From one question to the next. Often enough to watch a path change, and nothing to any network.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Ask a member for an answer, and show the path and the time it took
+/// The same where a direct path is waited for: scripts do.
+const EVERY_UNTIL_DIRECT: Duration = Duration::from_millis(500);
+
+/// Ask a member for an answer, show the path and the time it took, and look for a direct path meanwhile
 #[derive(Debug, Args)]
 pub(super) struct Ping {
     /// A member's name, or the start of its id
@@ -23,6 +30,13 @@ pub(super) struct Ping {
     /// How many times to ask
     #[arg(short = 'c', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
+    /// Ask until the path is direct; fail with the reason where it cannot become so, or has not in time
+    #[arg(long, conflicts_with = "count")]
+    until_direct: bool,
+    /// How long to wait for a direct path
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "until_direct",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -52,12 +66,15 @@ impl Ping {
     pub(super) fn run(self, home: &Home) -> anyhow::Result<()> {
         super::block_on(async {
             let (client, mut tally) = (Client::new(home), Tally::default());
-            tokio::select! {
+            let outcome = tokio::select! {
                 result = self.ask(&client, &mut tally) => result?,
-                _ = tokio::signal::ctrl_c() => {}
-            }
+                _ = tokio::signal::ctrl_c() => None,
+            };
             if !self.json {
                 stdout::line(&tally.summary())?;
+            }
+            if let Some(problem) = outcome {
+                return Err(problem);
             }
             if tally.times.is_empty() {
                 return Err(anyhow!(
@@ -69,26 +86,64 @@ impl Ping {
         })
     }
 
-    async fn ask(&self, client: &Client<'_>, tally: &mut Tally) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for seq in 1..=self.count {
-            ticks.tick().await;
-            tally.sent = seq;
-            match client.ping(&self.peer).await {
-                Ok(pong) => {
-                    tally.times.push(pong.rtt_ms);
-                    stdout::line(&self.reply(seq, &pong)?)?;
-                }
-                Err(error) => match error.downcast_ref::<Refused>() {
-                    Some(refused) if refused.status == StatusCode::GATEWAY_TIMEOUT => {
-                        stdout::line(&self.no_reply(seq, &refused.error)?)?;
-                    }
-                    _ => return Err(error),
-                },
+    /// What kept the path from becoming direct, where that was wanted.
+    async fn ask(&self, client: &Client<'_>, tally: &mut Tally) -> anyhow::Result<Option<anyhow::Error>> {
+        if !self.until_direct {
+            let mut ticks = ticks(EVERY);
+            for _ in 1..=self.count {
+                ticks.tick().await;
+                self.once(client, tally).await?;
+            }
+            return Ok(None);
+        }
+        let limit = Duration::from_secs(self.timeout);
+        match tokio::time::timeout_at(Instant::now() + limit, self.until_direct(client, tally)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let why = client.why_here(&self.peer).await?;
+                Ok(Some(anyhow!("no direct path within {} s: {}", self.timeout, why.reason)))
             }
         }
-        Ok(())
+    }
+
+    async fn until_direct(
+        &self,
+        client: &Client<'_>,
+        tally: &mut Tally,
+    ) -> anyhow::Result<Option<anyhow::Error>> {
+        let mut ticks = ticks(EVERY_UNTIL_DIRECT);
+        loop {
+            ticks.tick().await;
+            match self.once(client, tally).await? {
+                Some(pong) if pong.path.kind == "direct" => return Ok(None),
+                Some(_) => {
+                    let why = client.why_here(&self.peer).await?;
+                    if why.hopeless {
+                        return Ok(Some(anyhow!("no direct path: {}", why.reason)));
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Asks once, and prints what comes of it.
+    async fn once(&self, client: &Client<'_>, tally: &mut Tally) -> anyhow::Result<Option<PingJson>> {
+        tally.sent += 1;
+        match client.ping(&self.peer).await {
+            Ok(pong) => {
+                tally.times.push(pong.rtt_ms);
+                stdout::line(&self.reply(tally.sent, &pong)?)?;
+                Ok(Some(pong))
+            }
+            Err(error) => match error.downcast_ref::<Refused>() {
+                Some(refused) if refused.status == StatusCode::GATEWAY_TIMEOUT => {
+                    stdout::line(&self.no_reply(tally.sent, &refused.error)?)?;
+                    Ok(None)
+                }
+                _ => Err(error),
+            },
+        }
     }
 
     fn reply(&self, seq: u64, pong: &PingJson) -> anyhow::Result<String> {
@@ -96,10 +151,10 @@ impl Ping {
             return Ok(serde_json::to_string(&Reply { seq, pong })?);
         }
         Ok(format!(
-            "from {} ({}) {}: seq={seq} time={}",
+            "from {} ({}): {} in {}",
             text::printable(&pong.name),
             text::short_id(&pong.node_id),
-            text::path(&pong.path),
+            text::path(&pong.path).trim_start_matches("relayed "),
             text::ms(pong.rtt_ms)
         ))
     }
@@ -110,6 +165,12 @@ impl Ping {
         }
         Ok(format!("no answer: seq={seq} {}", text::one_line(error)))
     }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }
 
 impl Tally {
@@ -140,7 +201,7 @@ mod tests {
     use crate::json::PathJson;
 
     fn ping(json: bool) -> Ping {
-        Ping { peer: "x".into(), count: 1, json }
+        Ping { peer: "x".into(), count: 1, until_direct: false, timeout: 30, json }
     }
 
     fn pong() -> PingJson {
@@ -153,8 +214,12 @@ mod tests {
     fn a_reply_is_one_line_with_path_and_time() {
         assert_eq!(
             ping(false).reply(2, &pong()).unwrap(),
-            "from home (abcdefghij) direct 203.0.113.7:4433: seq=2 time=31.2 ms"
+            "from home (abcdefghij): direct 203.0.113.7:4433 in 31.2 ms"
         );
+        let path =
+            PathJson { kind: "relayed".into(), addr: None, via: vec!["fra-1".into()], via_ids: vec![] };
+        let relayed = PingJson { path, rtt_ms: 182.0, ..pong() };
+        assert_eq!(ping(false).reply(1, &relayed).unwrap(), "from home (abcdefghij): via fra-1 in 182 ms");
         assert_eq!(
             ping(true).reply(2, &pong()).unwrap(),
             r#"{"seq":2,"node_id":"abcdefghijklmnop","name":"home","path":{"kind":"direct","addr":"203.0.113.7:4433","via":[],"via_ids":[]},"rtt_ms":31.234}"#

@@ -10,6 +10,7 @@
 //! | `failover` | where paths die, relays are killed, uplinks come and go, and NATs forget |
 //! | `network_changes` | on a host whose addresses, links and default route change |
 //! | `port_mapping` | behind routers that give ports away, or say so |
+//! | `operators` | behind NATs and dying, as `peers`, `ping` and `why` show it |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
 //! | `metrics` | on loopback, read as Prometheus reads them |
@@ -39,6 +40,7 @@ mod loopback;
 mod metrics;
 mod network_changes;
 mod on_a_real_kernel;
+mod operators;
 mod port_mapping;
 mod special_places;
 mod support;

@@ -99,6 +99,9 @@ impl Odds {
     }
 }
 
+/// Between two reports that are looked at: more than the time by which packets usually overtake each other.
+const APART: Duration = Duration::from_millis(25);
+
 /// Reports of at least so many packets, so many in a row by which less than half of them arrived, are more than chance.
 const HALF_OF: u32 = 12;
 const HALVES: u32 = 3;
@@ -113,7 +116,7 @@ struct Piece {
 /// What arrived of what was sent one way, by the counts of both ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delivery {
-    last: Option<(u32, u32)>,
+    last: Option<(Time, u32, u32)>,
     pieces: [Piece; PIECES],
     /// Packets sent since one last arrived.
     none_of: u32,
@@ -130,7 +133,13 @@ impl Delivery {
 
     /// One end had sent `sent` packets in all when the other had received `received`. Counts are of 32 bits, and wrap.
     pub fn note(&mut self, now: Time, sent: u32, received: u32) {
-        let Some((sent_before, received_before)) = self.last.replace((sent, received)) else { return };
+        // A report overtakes packets, or is overtaken: of a short time it says too little.
+        if self.last.is_some_and(|(at, ..)| now.since(at) < APART) {
+            return;
+        }
+        let Some((_, sent_before, received_before)) = self.last.replace((now, sent, received)) else {
+            return;
+        };
         let (sent, arrived) = (sent.wrapping_sub(sent_before), received.wrapping_sub(received_before));
         // One of the two began to count anew, or the reports overtook each other.
         if sent > u32::MAX / 2 || arrived > u32::MAX / 2 {
@@ -238,14 +247,27 @@ mod tests {
     #[test]
     fn nothing_at_all_is_noticed_at_once_and_counts_that_wrap_or_restart_do_no_harm() {
         let mut delivery = Delivery::default();
-        let at = Time::from_millis(1);
-        delivery.note(at, u32::MAX - 5, 7);
-        delivery.note(at, 2, 7);
+        let at = |n: u64| Time::from_millis(n * 25);
+        delivery.note(at(1), u32::MAX - 5, 7);
+        delivery.note(at(2), 2, 7);
         assert!(delivery.is_nothing(), "eight sent, none arrived");
-        delivery.note(at, 10, 8);
+        delivery.note(at(3), 10, 8);
         assert!(!delivery.is_nothing());
-        delivery.note(at, 3, 0);
-        delivery.note(at, 4, 1);
+        delivery.note(at(4), 3, 0);
+        delivery.note(at(5), 4, 1);
         assert!(!delivery.is_nothing());
+    }
+
+    #[test]
+    fn a_report_that_overtakes_what_it_speaks_of_says_nothing() {
+        let mut delivery = Delivery::default();
+        let at = Time::from_millis;
+        delivery.note(at(0), 20, 20);
+        delivery.note(at(40), 40, 40);
+        delivery.note(at(45), 50, 40);
+        assert!(!delivery.is_nothing());
+        delivery.note(at(80), 60, 60);
+        delivery.note(at(120), 80, 60);
+        assert!(delivery.is_nothing(), "twenty in forty milliseconds are another matter");
     }
 }

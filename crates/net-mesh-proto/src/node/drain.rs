@@ -103,6 +103,7 @@ impl Node {
             }
             membership::Event::Gone { peer } => {
                 self.tell(Event::MemberGone { peer });
+                self.stories.forget(&peer);
                 self.dialer.member_gone(now, peer);
                 self.reach.changed();
                 self.for_rendezvous(|rendezvous| rendezvous.forget(&peer));

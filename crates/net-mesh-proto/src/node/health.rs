@@ -46,6 +46,7 @@ impl Node {
                 if route.direct().is_some() && (health == Health::Failed || health == Health::Healthy) {
                     self.links_at.get_or_insert(now + SOON);
                 }
+                self.stories.health(now, peer, route, health, evidence.cause);
                 self.tell(Event::Health { peer, route, health, evidence });
             }
             path::Event::Rebound => self.for_traversal(|traversal| traversal.rebound(now)),
@@ -61,6 +62,7 @@ impl Node {
                 self.reach.forget_routes();
                 let wait = if self.id < peer { SOON } else { PATIENCE };
                 self.reach.stranded.insert(peer, now + wait);
+                self.note_path(now, peer);
             }
         }
     }
@@ -79,11 +81,12 @@ impl Node {
         });
         self.exchange_records(now, peer, Some(route));
         self.update_links(now);
-        self.tell_path(peer);
+        self.tell_path(now, peer);
     }
 
     /// Tells the outside which way the session with `peer` travels.
-    pub(super) fn tell_path(&mut self, peer: NodeId) {
+    pub(super) fn tell_path(&mut self, now: Time, peer: NodeId) {
+        self.note_path(now, peer);
         let Some(route) = self.reach.paths.current(&peer) else { return };
         let via = self.via(route);
         self.tell(Event::Path { peer, route, via });

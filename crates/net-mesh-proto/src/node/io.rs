@@ -214,6 +214,12 @@ pub enum Command {
         /// To whom.
         peer: NodeId,
     },
+    /// Have a session with `peer` and look for a direct way now, even while the pair rests: at once when first said,
+    /// and ever more rarely while it is of no use.
+    Discover {
+        /// To whom.
+        peer: NodeId,
+    },
     /// Classify the NAT again now.
     Reclassify,
     /// The node is about to stop: say goodbye to the mesh.

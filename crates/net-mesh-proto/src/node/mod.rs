@@ -60,6 +60,7 @@
 //! | `health` | what follows from what the ways of sessions report? |
 //! | `reach` | ways to peers beyond their addresses, as the node wires them |
 //! | `query` | what may the outside look at? |
+//! | `load` | what does a node see of who does how much? |
 //! | `why` | why is a peer reached the way it is? |
 //! | [`control`] | the table of control messages |
 
@@ -70,6 +71,7 @@ mod dispatch;
 mod drain;
 mod health;
 mod io;
+mod load;
 mod portmap;
 mod query;
 mod reach;
@@ -85,6 +87,7 @@ pub use query::{MemberView, Sizes};
 pub use silence::Udp;
 pub use why::Why;
 
+use crate::account::Stories;
 use crate::drops::DropCounts;
 use crate::id::NodeId;
 use crate::membership::{self, Identity, Membership};
@@ -114,6 +117,7 @@ pub struct Node {
     traversal: Option<Traversal>,
     reach: Reach,
     port_map: PortMap,
+    stories: Stories,
     heard: Heard,
     silence: Silence,
     /// When to look at round-trip times again.
@@ -158,6 +162,7 @@ impl Node {
             traversal: config.nat_traversal.then(|| Traversal::new(&rng, config.stun_servers)),
             reach: Reach::new(id, &rng, config.relay, config.nat_traversal),
             port_map: PortMap::new(&rng, config.port_mapping.filter(|_| config.nat_traversal)),
+            stories: Stories::default(),
             heard: Heard::default(),
             silence: Silence::default(),
             links_at: None,

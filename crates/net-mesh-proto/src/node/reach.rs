@@ -337,13 +337,14 @@ impl Node {
         if route.circuit().is_some() {
             self.reach.look_soon(now);
         }
-        self.tell_path(peer);
+        self.tell_path(now, peer);
     }
 
     /// There is no session with `peer` any more.
     pub(super) fn reach_session_down(&mut self, now: Time, peer: NodeId) {
         self.reach.stranded.remove(&peer);
         self.reach.paths.session_down(&peer);
+        self.note_path(now, peer);
         self.reach.relay.set_link(now, peer, None, &mut self.reach.heard_relay);
         self.reach.changed();
         self.reach.look_soon(now + LOOK_AFTER);
@@ -417,6 +418,11 @@ impl Node {
     /// Whether a session may need a direct way: it has none, or one that does not work.
     fn is_to_be_looked_after(&self, session: &Session) -> bool {
         session.route.circuit().is_some() || !self.reach.paths.is_well(&session.peer)
+    }
+
+    /// Whether there is a session with `peer` that may need a direct way.
+    pub(super) fn lacks_a_direct_way(&self, peer: &NodeId) -> bool {
+        self.arbiter.session(peer).is_some_and(|session| self.is_to_be_looked_after(&session))
     }
 
     /// Offers a session another circuit where that is expected to be much nearer. Whoever opened the present

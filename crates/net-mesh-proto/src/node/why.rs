@@ -7,6 +7,9 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::Node;
+use crate::account::wire::Answer;
+use crate::account::{Account, Line, Try};
+use crate::drops::DropReason;
 use crate::id::NodeId;
 use crate::nat::NatClass;
 use crate::rendezvous::plan::{self, Side};
@@ -23,6 +26,10 @@ pub struct Why {
     pub via: Vec<NodeId>,
     /// Why that way, in a sentence.
     pub reason: String,
+    /// Whether it is relayed, and no plan suits what both sides are behind.
+    pub hopeless: bool,
+    /// How long the session has travelled that way, or had none; `None` if there was never one.
+    pub since: Option<Duration>,
     /// The attempts at a direct way, oldest first, one that is under way last.
     pub attempts: Vec<Attempt>,
     /// How long until the next attempt, where the pair rests.
@@ -50,15 +57,57 @@ impl Node {
         };
         let past = history.into_iter().flat_map(History::attempts);
         let rests = |h: &History| (h.rests_until() > now).then(|| h.rests_until() - now);
+        let hopeless = matches!(route, Some(Route::Relayed(_))) && self.hopeless(peer).is_some();
         Some(Why {
             route,
             via,
             reason,
+            hopeless,
+            since: self.path_since(now, peer),
             attempts: past.chain(under_way).cloned().collect(),
             rests_for: history.and_then(rests).filter(|_| !matches!(route, Some(Route::Direct(_)))),
             own: self.membership.own_draft().candidates.clone(),
             theirs: record.candidates.clone(),
         })
+    }
+
+    /// This node's account of the way between it and `peer`; `None` if that is no member.
+    #[must_use]
+    pub fn account(&self, now: Time, peer: &NodeId) -> Option<Account> {
+        let why = self.why(now, peer)?;
+        Some(Account {
+            line: Line::of(why.route.map(|route| (route, why.via))),
+            since: why.since,
+            reason: why.reason,
+            rests_for: why.rests_for,
+            attempts: why.attempts.iter().map(|attempt| Try::of(now, attempt)).collect(),
+            changes: self.stories.told(now, peer),
+        })
+    }
+
+    /// What `peer` is answered that asks, in its session, for this node's account of their pair. `None` if it is no
+    /// member.
+    pub fn answer(&mut self, now: Time, peer: NodeId) -> Option<Answer> {
+        if !self.membership.members().contains_key(&peer) {
+            return None;
+        }
+        if !self.stories.may_answer(now, peer) {
+            self.drops_now(DropReason::RateLimited);
+            return Some(Answer::Later);
+        }
+        self.account(now, &peer).map(Answer::Told)
+    }
+
+    /// How long the session with `peer` has travelled the way it does, or had none; `None` if there was never one.
+    #[must_use]
+    pub fn path_since(&self, now: Time, peer: &NodeId) -> Option<Duration> {
+        self.stories.since(peer).map(|since| now.since(since))
+    }
+
+    /// Notes which way the session with `peer` travels.
+    pub(super) fn note_path(&mut self, now: Time, peer: NodeId) {
+        let line = Line::of(self.path(&peer));
+        self.stories.travels(now, peer, line);
     }
 
     fn name(&self, id: &NodeId) -> String {

@@ -472,6 +472,12 @@ impl Relay {
         self.carried.len()
     }
 
+    /// What this node carries for others; `None` if nothing.
+    #[must_use]
+    pub const fn limits(&self) -> Option<Limits> {
+        self.limits
+    }
+
     /// Whether any circuit goes over the session with `peer`.
     #[must_use]
     pub fn carries(&self, peer: &NodeId) -> bool {

@@ -87,7 +87,7 @@ impl Plan {
         Self::OverIpv6,
     ];
 
-    pub(super) const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Dial => 1,
             Self::AskToBeDialled => 2,
@@ -100,7 +100,7 @@ impl Plan {
         }
     }
 
-    pub(super) fn from_code(code: u8) -> Result<Self, Malformed> {
+    pub(crate) fn from_code(code: u8) -> Result<Self, Malformed> {
         Self::ALL.into_iter().find(|plan| plan.code() == code).ok_or(Malformed::Invalid("a plan"))
     }
 

@@ -102,31 +102,32 @@ impl Attempt {
     /// What came of it, in a sentence.
     #[must_use]
     pub fn reason(&self) -> String {
-        match self.outcome {
-            None => String::from("It is under way."),
-            Some(Outcome::Found { addr, rtt }) => {
-                format!("A check to {addr} was answered after {} ms.", rtt.as_millis())
-            }
-            Some(Outcome::TimedOut) if self.sent == 0 => {
-                String::from("The other side was to send first, and none of its checks arrived.")
-            }
-            Some(Outcome::TimedOut) if self.heard > 0 => format!(
-                "{} checks of the other side arrived, and none of the {} sent was answered.",
-                self.heard, self.sent
-            ),
-            Some(Outcome::TimedOut) => {
-                format!(
-                    "None of the {} checks sent was answered, and none of the other side's arrived.",
-                    self.sent
-                )
-            }
-            Some(Outcome::Declined(Decline::NoSession)) => {
-                String::from("The mediator has no session with the other side.")
-            }
-            Some(Outcome::Declined(Decline::Busy)) => String::from("The mediator was asked too often."),
-            Some(Outcome::Unanswered) => String::from("The mediator said nothing."),
-            Some(Outcome::Superseded) => String::from("Another attempt of the same pair took its place."),
+        reason(self.outcome, self.sent, self.heard)
+    }
+}
+
+/// What came of an attempt with so many checks `sent` and genuine ones `heard`, in a sentence.
+pub(crate) fn reason(outcome: Option<Outcome>, sent: u32, heard: u32) -> String {
+    match outcome {
+        None => String::from("It is under way."),
+        Some(Outcome::Found { addr, rtt }) => {
+            format!("A check to {addr} was answered after {} ms.", rtt.as_millis())
         }
+        Some(Outcome::TimedOut) if sent == 0 => {
+            String::from("The other side was to send first, and none of its checks arrived.")
+        }
+        Some(Outcome::TimedOut) if heard > 0 => {
+            format!("{heard} checks of the other side arrived, and none of the {sent} sent was answered.")
+        }
+        Some(Outcome::TimedOut) => {
+            format!("None of the {sent} checks sent was answered, and none of the other side's arrived.")
+        }
+        Some(Outcome::Declined(Decline::NoSession)) => {
+            String::from("The mediator has no session with the other side.")
+        }
+        Some(Outcome::Declined(Decline::Busy)) => String::from("The mediator was asked too often."),
+        Some(Outcome::Unanswered) => String::from("The mediator said nothing."),
+        Some(Outcome::Superseded) => String::from("Another attempt of the same pair took its place."),
     }
 }
 
@@ -145,6 +146,9 @@ pub struct History {
     afresh_at: Time,
     /// How often the peer was believed since.
     afresh: u8,
+    /// When the operator may end a rest again, and how often that was of no use.
+    insist_at: Time,
+    insisted: u32,
 }
 
 impl History {
@@ -224,6 +228,22 @@ impl History {
     /// Whatever failed before is past.
     pub(super) fn succeeded(&mut self) {
         (self.failed, self.refused) = (0, 0);
+    }
+
+    /// The session travels directly.
+    pub(super) fn arrived(&mut self) {
+        self.succeeded();
+        (self.insist_at, self.insisted) = (Time::ZERO, 0);
+    }
+
+    /// The operator wants a direct way now. Whoever asks for one every second does not make the two try for ever:
+    /// the time to the next round doubles.
+    pub(super) fn insist(&mut self, now: Time) {
+        if now >= self.insist_at {
+            self.insist_at = now + doubled(AFRESH_EVERY, self.insisted);
+            self.insisted = self.insisted.saturating_add(1);
+            self.start_afresh(now);
+        }
     }
 
     /// Something changed, so what failed may work now.

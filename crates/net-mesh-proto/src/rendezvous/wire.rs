@@ -72,11 +72,16 @@ pub enum Decline {
 }
 
 impl Decline {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::NoSession => 1,
             Self::Busy => 2,
         }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Result<Self, Malformed> {
+        let known = [Self::NoSession, Self::Busy];
+        known.into_iter().find(|why| why.code() == code).ok_or(Malformed::Invalid("a reason to decline"))
     }
 }
 
@@ -173,14 +178,7 @@ impl Message {
                     span_ms,
                 })
             }
-            Kind::Declined => {
-                let why = match from.u8()? {
-                    1 => Decline::NoSession,
-                    2 => Decline::Busy,
-                    _ => return Err(Malformed::Invalid("a reason to decline")),
-                };
-                Self::Declined { attempt, why }
-            }
+            Kind::Declined => Self::Declined { attempt, why: Decline::from_code(from.u8()?)? },
         };
         from.finish()?;
         Ok(message)

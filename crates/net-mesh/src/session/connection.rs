@@ -37,6 +37,8 @@ pub(crate) trait Services: Send + Sync + 'static {
     fn events(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served;
     /// A peer sends events before it was asked to.
     fn push(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served;
+    /// A peer asks for this node's account of the two; `None` to say nothing.
+    fn account(&self, peer: NodeId) -> Option<Vec<u8>>;
     /// A peer opened a stream for the application.
     fn stream(&self, link: Arc<Link>, send: SendStream, recv: RecvStream);
     /// A peer sent the application a datagram.
@@ -242,6 +244,11 @@ impl Link {
                         link.touch();
                         echo(send, recv).await;
                     }
+                    Some(stream::ACCOUNT) => {
+                        if let Some(answer) = services.account(link.peer) {
+                            say(send, &answer).await;
+                        }
+                    }
                     _ => {}
                 }
             });
@@ -267,10 +274,14 @@ async fn read_purpose(recv: &mut RecvStream) -> Option<u8> {
 /// Longest ping that is answered, in bytes.
 const MAX_PING: usize = 64;
 
-async fn echo(mut send: SendStream, mut recv: RecvStream) {
-    if let Ok(bytes) = recv.read_to_end(MAX_PING).await
-        && send.write_all(&bytes).await.is_ok()
-    {
+async fn echo(send: SendStream, mut recv: RecvStream) {
+    if let Ok(bytes) = recv.read_to_end(MAX_PING).await {
+        say(send, &bytes).await;
+    }
+}
+
+async fn say(mut send: SendStream, bytes: &[u8]) {
+    if send.write_all(bytes).await.is_ok() {
         let _ = send.finish();
     }
 }

@@ -25,6 +25,10 @@ impl Services for Tell {
         Box::pin(async {})
     }
 
+    fn account(&self, _: net_mesh_proto::id::NodeId) -> Option<Vec<u8>> {
+        None
+    }
+
     fn stream(&self, _: Arc<Link>, _: SendStream, _: RecvStream) {
         let _ = self.0.send("stream");
     }
@@ -65,6 +69,14 @@ async fn a_link_is_used_by_what_the_application_does_and_by_nothing_else() {
     send.finish().unwrap();
     assert_eq!(recv.read_to_end(9).await.unwrap(), [5]);
     assert!(link.take_activity() && !link.take_activity());
+
+    // What a node does not tell, and what it has never heard of, ends without a word.
+    for purpose in [stream::ACCOUNT, 0x7f] {
+        let (mut send, mut recv) = peer.open_bi().await.unwrap();
+        send.write_all(&[purpose]).await.unwrap();
+        assert_eq!(recv.read_to_end(9).await.unwrap(), [0; 0]);
+        assert!(!link.take_activity());
+    }
 
     // A stream that the application has not accepted is the peer's doing alone.
     let (mut send, _recv) = peer.open_bi().await.unwrap();

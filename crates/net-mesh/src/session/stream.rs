@@ -10,3 +10,5 @@ pub(crate) const APPLICATION: u8 = 0x03;
 pub(crate) const PING: u8 = 0x04;
 /// Events of a channel that the publisher sends before the subscriber asks: opened by the publisher.
 pub(crate) const PUSH: u8 = 0x05;
+/// A question for the peer's account of the pair; nothing but the purpose is sent, the answer comes back.
+pub(crate) const ACCOUNT: u8 = 0x06;

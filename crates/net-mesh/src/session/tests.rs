@@ -174,6 +174,9 @@ impl Services for Ear {
     fn push(&self, _: Arc<Link>, _: SendStream, _: RecvStream) -> Served {
         Box::pin(std::future::ready(()))
     }
+    fn account(&self, _: NodeId) -> Option<Vec<u8>> {
+        None
+    }
     fn stream(&self, _: Arc<Link>, _: SendStream, _: RecvStream) {}
     fn datagram(&self, _: NodeId, payload: Bytes) {
         let _ = self.0.send(payload);

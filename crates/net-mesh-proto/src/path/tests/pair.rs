@@ -21,6 +21,12 @@ pub(super) const IDS: [NodeId; 2] = [NodeId([1; 32]), NodeId([2; 32])];
 /// Between two looks at the counts.
 const SAMPLE: Duration = millis(10);
 
+/// What QUIC does besides: how long an acknowledgement waits for a second packet, when the last packet is repeated that
+/// asks for one, and how many packets of an application's one of its peer's tells that it took.
+const ACK_DELAY: Duration = millis(25);
+const REPEAT: Duration = millis(70);
+const TAKEN: u64 = 20;
+
 pub(super) fn addr(side: usize, n: u16) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, u8::try_from(side).unwrap()], n))
 }
@@ -36,26 +42,59 @@ pub(super) struct Line {
     pub(super) delay: Duration,
     /// Whether what this side sends gets through.
     pub(super) carries: [bool; 2],
-    /// Whether more than 600 bytes get through.
-    pub(super) large: bool,
+    /// Whether more than 600 bytes of what this side sends get through.
+    pub(super) large: [bool; 2],
     /// The share that is lost.
     pub(super) loss: f64,
+    /// By how much one packet may take longer than another.
+    pub(super) jitter: Duration,
+    /// Until when everything is held back.
+    pub(super) stalled: Time,
 }
+
+const LINE: Line = Line {
+    names: [Route::Relayed(CircuitId(0)); 2],
+    delay: Duration::ZERO,
+    carries: [true; 2],
+    large: [true; 2],
+    loss: 0.0,
+    jitter: Duration::ZERO,
+    stalled: Time::ZERO,
+};
 
 pub(super) fn circuit(n: u64) -> Line {
     let names = [Route::Relayed(CircuitId(n)), Route::Relayed(CircuitId(100 + n))];
-    Line { names, delay: millis(40), carries: [true; 2], large: true, loss: 0.0 }
+    Line { names, delay: millis(40), ..LINE }
 }
 
 pub(super) fn direct(n: u16) -> Line {
     let names = [Route::Direct(addr(1, n)), Route::Direct(addr(0, n))];
-    Line { names, delay: millis(20), carries: [true; 2], large: true, loss: 0.0 }
+    Line { names, delay: millis(20), ..LINE }
 }
 
 enum Packet {
     Frame(Vec<u8>),
     Data(u64),
+    /// Something of the application's that asks for an acknowledgement.
+    Note,
     Ack,
+}
+
+/// What one end owes the other, and is owed.
+#[derive(Clone, Copy, Default)]
+struct Quic {
+    unacked: u32,
+    ack_at: Option<Time>,
+    /// When the last note was sent, and how often it was repeated.
+    note: Option<(Time, u32)>,
+    taken: u64,
+}
+
+impl Quic {
+    fn due(&self) -> Option<Time> {
+        let repeat = self.note.map(|(at, times)| at + REPEAT * (1 << times.min(6)));
+        self.ack_at.into_iter().chain(repeat).min()
+    }
 }
 
 /// One side publishes packets of this size this often.
@@ -77,11 +116,13 @@ pub(super) struct Pair {
     pub(super) told: [(Route, Option<Route>); 2],
     counts: [BTreeMap<Route, Traffic>; 2],
     sampled: [BTreeMap<Route, Traffic>; 2],
-    talk: Option<(Talk, Time)>,
+    talks: Vec<(Talk, Time)>,
     published: u64,
-    missing: BTreeSet<u64>,
-    pub(super) delivered: Vec<Time>,
-    unacked: u32,
+    /// Who published it, and its number.
+    missing: BTreeSet<(usize, u64)>,
+    /// When something was delivered, and who had published it.
+    delivered: Vec<(usize, Time)>,
+    quic: [Quic; 2],
     next_sample: Time,
     rng: Rng,
 }
@@ -101,11 +142,11 @@ impl Pair {
             told,
             counts: [BTreeMap::new(), BTreeMap::new()],
             sampled: [BTreeMap::new(), BTreeMap::new()],
-            talk: None,
+            talks: vec![],
             published: 0,
             missing: BTreeSet::new(),
             delivered: vec![],
-            unacked: 0,
+            quic: [Quic::default(); 2],
             next_sample: Time::ZERO,
             rng: Rng::from_u64(5),
         };
@@ -134,10 +175,8 @@ impl Pair {
                 }
                 Event::Lines { main, also, switch, .. } => {
                     self.told[side] = (*main, *also);
-                    if *switch == Switch::Urgent && self.talk.is_some_and(|(talk, _)| talk.side == side) {
-                        for seq in self.missing.clone() {
-                            self.data(seq);
-                        }
+                    if *switch == Switch::Urgent {
+                        self.replay(side);
                     }
                 }
                 _ => {}
@@ -149,8 +188,10 @@ impl Pair {
 
     fn put(&mut self, side: usize, route: Route, bytes: usize, packet: Packet) {
         let Some(line) = self.lines.iter().find(|line| line.names[side] == route).copied() else { return };
-        if line.carries[side] && (line.large || bytes <= 600) && !self.rng.chance(line.loss) {
-            self.flying.push((self.now + line.delay, 1 - side, line.names[1 - side], packet));
+        if line.carries[side] && (line.large[side] || bytes <= 600) && !self.rng.chance(line.loss) {
+            let jitter = self.rng.below(line.jitter.as_micros() as u64 + 1);
+            let at = self.now.max(line.stalled) + line.delay + Duration::from_micros(jitter);
+            self.flying.push((at, 1 - side, line.names[1 - side], packet));
         }
     }
 
@@ -162,54 +203,87 @@ impl Pair {
         }
     }
 
-    fn data(&mut self, seq: u64) {
-        if let Some((talk, _)) = self.talk {
-            self.send(talk.side, talk.bytes, || Packet::Data(seq));
+    /// What one side published and the other one does not have is sent again.
+    fn replay(&mut self, side: usize) {
+        let Some(bytes) = self.bytes(side) else { return };
+        let missing: Vec<u64> =
+            self.missing.iter().filter(|(of, _)| *of == side).map(|(_, seq)| *seq).collect();
+        for seq in missing {
+            self.send(side, bytes, || Packet::Data(seq));
         }
     }
 
-    /// One side talks from now on.
+    fn bytes(&self, side: usize) -> Option<usize> {
+        self.talks.iter().find(|(talk, _)| talk.side == side).map(|(talk, _)| talk.bytes)
+    }
+
+    /// One side talks from now on, whether or not the other one does.
     pub(super) fn talk(&mut self, talk: Talk) {
-        self.talk = Some((talk, self.now));
+        self.talks.push((talk, self.now));
     }
 
     pub(super) fn hush(&mut self) {
-        self.talk = None;
+        self.talks.clear();
     }
 
     fn arrive(&mut self, side: usize, route: Route, packet: Packet) {
-        match packet {
-            Packet::Frame(bytes) => {
-                self.with(side, |p, now, out| p.handle_frame(now, route, &bytes, out));
-                return;
-            }
-            Packet::Data(seq) => {
-                if self.missing.remove(&seq) {
-                    self.delivered.push(self.now);
-                }
-                self.unacked += 1;
-            }
-            Packet::Ack => {}
+        if let Packet::Frame(bytes) = packet {
+            return self.with(side, |p, now, out| p.handle_frame(now, route, &bytes, out));
         }
         self.counts[side].entry(route).or_default().received(self.now, 1);
-        if self.unacked >= 2 {
-            self.unacked = 0;
-            self.send(side, 60, || Packet::Ack);
+        let now = self.now;
+        let quic = &mut self.quic[side];
+        if let Packet::Data(seq) = packet
+            && self.missing.remove(&(1 - side, seq))
+        {
+            self.delivered.push((1 - side, now));
+            quic.taken += 1;
+            if quic.taken.is_multiple_of(TAKEN) {
+                quic.note = Some((now, 0));
+                self.send(side, 60, || Packet::Note);
+            }
+        }
+        let quic = &mut self.quic[side];
+        if matches!(packet, Packet::Ack) {
+            quic.note = quic.note.filter(|(at, _)| now.since(*at) < 2 * self.lines[0].delay);
+            return;
+        }
+        quic.unacked += 1;
+        quic.ack_at.get_or_insert(now + ACK_DELAY);
+        if quic.unacked >= 2 {
+            self.ack(side);
         }
     }
 
-    fn publish(&mut self) {
-        let Some((talk, due)) = &mut self.talk else { return };
+    fn ack(&mut self, side: usize) {
+        (self.quic[side].unacked, self.quic[side].ack_at) = (0, None);
+        self.send(side, 60, || Packet::Ack);
+    }
+
+    /// Acknowledgements that waited, and notes that were not acknowledged.
+    fn quic(&mut self, side: usize) {
+        let quic = self.quic[side];
+        if quic.ack_at.is_some_and(|at| at <= self.now) {
+            return self.ack(side);
+        }
+        if let Some((_, times)) = quic.note {
+            self.quic[side].note = Some((self.now, times + 1));
+            self.send(side, 60, || Packet::Note);
+        }
+    }
+
+    fn publish(&mut self, which: usize) {
+        let (talk, due) = &mut self.talks[which];
         *due += talk.every;
         self.published += 1;
-        let side = talk.side;
+        let (side, bytes, seq) = (talk.side, talk.bytes, self.published);
         if self.published % 100 == 1 {
             for side in [side, 1 - side] {
                 self.with(side, |end, now, out| end.used(now, &IDS[1 - side], out));
             }
         }
-        self.missing.insert(self.published);
-        self.data(self.published);
+        self.missing.insert((side, seq));
+        self.send(side, bytes, || Packet::Data(seq));
     }
 
     pub(super) fn run(&mut self, time: Duration) {
@@ -218,16 +292,20 @@ impl Pair {
             self.flying.sort_by_key(|(at, ..)| *at);
             let arrival = self.flying.first().map(|(at, ..)| *at);
             let timers = self.ends.iter().filter_map(|end| Some(end.poll_timeout()?.at));
-            let talk = self.talk.map(|(_, due)| due);
+            let talk = self.talks.iter().enumerate().map(|(n, (_, due))| (*due, n)).min();
+            let quic = [0, 1].into_iter().filter_map(|side| Some((self.quic[side].due()?, side))).min();
             let sample = (self.counts != self.sampled).then_some(self.next_sample.max(self.now));
-            let next = timers.chain(arrival).chain(talk).chain(sample).min();
+            let own = talk.into_iter().chain(quic).map(|(at, _)| at);
+            let next = timers.chain(arrival).chain(own).chain(sample).min();
             let Some(next) = next.filter(|at| *at <= end) else { break };
             self.now = self.now.max(next);
             if arrival == Some(next) {
                 let (_, side, route, packet) = self.flying.remove(0);
                 self.arrive(side, route, packet);
-            } else if talk == Some(next) {
-                self.publish();
+            } else if let Some((_, which)) = talk.filter(|(at, _)| *at == next) {
+                self.publish(which);
+            } else if let Some((_, side)) = quic.filter(|(at, _)| *at <= self.now) {
+                self.quic(side);
             } else {
                 self.next_sample = self.now + SAMPLE;
                 for side in [0, 1] {
@@ -256,7 +334,7 @@ impl Pair {
     pub(super) fn first_frame(&self) -> Vec<u8> {
         let mut frames = self.flying.iter().filter_map(|(.., packet)| match packet {
             Packet::Frame(bytes) => Some(bytes.clone()),
-            Packet::Data(_) | Packet::Ack => None,
+            Packet::Data(_) | Packet::Note | Packet::Ack => None,
         });
         frames.next_back().unwrap()
     }
@@ -268,10 +346,33 @@ impl Pair {
         turns.next().map(|(at, _)| *at - since)
     }
 
-    /// The longest time without a delivery from `since` on.
-    pub(super) fn gap(&self, since: Time) -> Duration {
-        let times = self.delivered.iter().copied().filter(|at| *at >= since).chain([self.now]);
-        let mut before = self.delivered.iter().copied().filter(|at| *at <= since).max().unwrap_or(since);
+    /// When the next thing that `side` published was delivered after `since`.
+    pub(super) fn next_delivery(&self, side: usize, since: Time) -> Option<Time> {
+        self.delivered.iter().find(|(of, at)| *of == side && *at >= since).map(|(_, at)| *at)
+    }
+
+    /// For how long a way was under suspicion on this side, and how often.
+    pub(super) fn suspected(&self, side: usize, of: Route, since: Time) -> (Duration, usize) {
+        let turns = self.events[side].iter().filter_map(|(at, event)| match event {
+            Event::Health { route, health, .. } if *route == of && *at >= since => Some((*at, *health)),
+            _ => None,
+        });
+        let (mut time, mut times, mut began) = (Duration::ZERO, 0, None);
+        for (at, health) in turns.chain([(self.now, Health::Healthy)]) {
+            time += began.take().map_or(Duration::ZERO, |began| at - began);
+            if health != Health::Healthy {
+                times += usize::from(health == Health::Suspect);
+                began = Some(at);
+            }
+        }
+        (time, times)
+    }
+
+    /// The longest time in which nothing that `side` published was delivered, from `since` on.
+    pub(super) fn gap(&self, side: usize, since: Time) -> Duration {
+        let of = |side| self.delivered.iter().filter(move |(of, _)| *of == side).map(|(_, at)| *at);
+        let times = of(side).filter(|at| *at >= since).chain([self.now]);
+        let mut before = of(side).filter(|at| *at <= since).max().unwrap_or(since);
         let mut longest = Duration::ZERO;
         for at in times {
             longest = longest.max(at - before);

@@ -106,6 +106,32 @@ fn a_change_on_either_side_ends_the_rest() {
 }
 
 #[test]
+fn who_insists_all_the_time_makes_the_two_try_at_once_and_then_ever_more_rarely() {
+    let (mut world, a, b) = apart(1);
+    let peer = world.nodes[b].id;
+    world.want(a, b);
+    world.run_for(secs(20));
+    assert_eq!(plans(&world, a).len(), 3);
+    for _ in 0..600 {
+        let now = world.now;
+        world.act(a, |machine, _, _| machine.insist(now, &peer));
+        world.run_for(secs(1));
+    }
+    // At once, and after 30, 90, 210 and 450 seconds; and the rest of 130 s and more after each is what there was before.
+    let rounds = plans(&world, a).len().div_ceil(3);
+    assert!((6..=9).contains(&rounds), "{rounds} rounds");
+    world.loss = 0.0;
+    world.run_for(secs(600));
+    let (now, found) = (world.now, world.nodes[a].found.len());
+    assert!(found > 0);
+    world.act(a, |machine, _, _| {
+        machine.succeeded(&peer);
+        machine.insist(now, &peer);
+    });
+    assert!(world.nodes[a].machine.history(&peer).unwrap().rests_until() <= now, "a new matter");
+}
+
+#[test]
 fn a_hopeless_pair_is_tried_when_it_is_hopeless_no_longer() {
     let mut world = World::seeded(1);
     let (a, b) = (world.add(SYMMETRIC, millis(5)), world.add(SYMMETRIC, millis(5)));
