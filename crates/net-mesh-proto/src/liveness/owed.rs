@@ -18,6 +18,9 @@ const MARKS: usize = 16;
 const LEAST_APART: Duration = Duration::from_millis(5);
 const APART: u32 = 8;
 
+/// After a pause in sending of half of this, or of half a round trip, nothing is owed.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long it is remembered at least by how much answers were late. Processes that are not given a processor, and radios that
 /// sleep, are late again and again.
 const REMEMBERED: Duration = Duration::from_secs(30);
@@ -41,6 +44,8 @@ pub struct Owed {
     /// By how much answers came late, at most, in this time and in the one before.
     late: [Duration; 2],
     since: Time,
+    /// When something was last seen to have been sent.
+    sent_at: Time,
     /// How many datagrams one that comes answers, usually, in eighths.
     each: u32,
 }
@@ -49,12 +54,26 @@ impl Owed {
     /// Nothing is owed.
     #[must_use]
     pub const fn new() -> Self {
-        Self { marks: VecDeque::new(), late: [Duration::ZERO; 2], since: Time::ZERO, each: LEAST_EACH as u32 }
+        Self {
+            marks: VecDeque::new(),
+            late: [Duration::ZERO; 2],
+            since: Time::ZERO,
+            sent_at: Time::ZERO,
+            each: LEAST_EACH as u32,
+        }
     }
 
     /// What had passed was `before`, and is `traffic` now, on a way whose answers take `least` at least. Late is what
     /// comes after `few` datagrams have waited for that long.
     pub fn note(&mut self, now: Time, before: &Traffic, traffic: &Traffic, least: Duration, few: u64) {
+        if traffic.sent != before.sent {
+            // A conversation ends with acknowledgements, which nothing follows. A route that is used again is counted anew.
+            let paused = now.since(self.sent_at) > least.max(LEAST_PAUSE) / 2;
+            if paused || traffic.sent < before.sent {
+                self.marks.clear();
+            }
+            self.sent_at = now;
+        }
         let answers = traffic.received.saturating_sub(before.received);
         if answers > 0 {
             if let Some((owed, at)) = self.since(few).zip(traffic.heard) {
@@ -68,11 +87,12 @@ impl Owed {
         }
     }
 
-    /// So many came, the last at `heard`. One that comes where ten are expected does not answer what ten would.
+    /// So many came, the last at `heard`. Some take a little less than the least that was measured. One that comes where
+    /// ten are expected does not answer what ten would.
     fn note_answers(&mut self, answers: u64, heard: Time, least: Duration) {
         let Some((_, before)) = self.marks.front().copied() else { return };
         let most = before + answers.saturating_mul(u64::from(self.each) * GENEROUS / EIGHTHS);
-        let old = self.marks.iter().take_while(|(at, _)| *at + least < heard).count();
+        let old = self.marks.iter().take_while(|(at, _)| *at + least * 3 / 4 <= heard).count();
         let all = self.marks.get(old).or(self.marks.back()).map_or(before, |(_, sent)| *sent) - before;
         let each = (all.saturating_mul(EIGHTHS) / answers).clamp(LEAST_EACH, MOST_EACH);
         // At most `MOST_EACH`.
@@ -147,7 +167,7 @@ mod tests {
         let traffic = steady(&mut owed, 1_000, |_| 0);
         let heard = traffic.heard.unwrap();
         let since = owed.since(3).unwrap();
-        assert!((RTT / 2..=RTT).contains(&(heard - since)), "{since:?}, heard {heard:?}");
+        assert!((RTT / 4..=RTT).contains(&(heard - since)), "{since:?}, heard {heard:?}");
         assert_eq!(owed.usual(), Duration::ZERO);
         assert!(owed.marks.len() <= MARKS);
     }
@@ -156,9 +176,11 @@ mod tests {
     fn one_that_comes_where_ten_are_expected_does_not_answer_what_ten_would() {
         let mut owed = Owed::new();
         let mut traffic = steady(&mut owed, 1_000, |_| 0);
-        let before = traffic;
-        traffic.sent(ms(1_070), 70);
-        owed.note(ms(1_070), &before, &traffic, RTT, 3);
+        for now in [1_010, 1_020, 1_030, 1_040, 1_050, 1_060, 1_070].map(ms) {
+            let before = traffic;
+            traffic.sent(now, 10);
+            owed.note(now, &before, &traffic, RTT, 3);
+        }
         let before = traffic;
         traffic.received(ms(1_071), 1);
         owed.note(ms(1_071), &before, &traffic, RTT, 3);
@@ -168,6 +190,25 @@ mod tests {
         traffic.received(ms(1_120), 35);
         owed.note(ms(1_120), &before, &traffic, RTT, 3);
         assert_eq!(owed.since(3), None);
+        let mut anew = Traffic::default();
+        anew.sent(ms(1_130), 2);
+        owed.note(ms(1_130), &traffic, &anew, RTT, 3);
+        let before = anew;
+        anew.received(ms(1_140), 1);
+        owed.note(ms(1_140), &before, &anew, RTT, 3);
+        assert_eq!(owed.since(3), None, "counts may begin anew");
+    }
+
+    #[test]
+    fn the_acknowledgements_that_end_a_conversation_are_not_owed_an_answer_in_the_next_one() {
+        let mut owed = Owed::new();
+        let mut traffic = steady(&mut owed, 1_000, |_| 0);
+        for now in [1_100, 1_110].map(ms) {
+            let before = traffic;
+            traffic.sent(now, 10);
+            owed.note(now, &before, &traffic, RTT, 3);
+        }
+        assert!(owed.since(3).is_none_or(|since| since >= ms(1_100)), "{:?}", owed.since(3));
     }
 
     #[test]
