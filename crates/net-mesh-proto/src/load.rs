@@ -227,7 +227,7 @@ mod tests {
             let mut warnings = Vec::new();
             for _ in 0..count {
                 assert!(!self.watch.is_due(self.now));
-                self.now = self.now + LOOK;
+                self.now += LOOK;
                 assert!(self.watch.is_due(self.now));
                 warnings.extend(self.watch.look(self.now, seen));
             }

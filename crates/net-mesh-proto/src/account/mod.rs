@@ -152,7 +152,7 @@ impl Stories {
         let story = self.0.get_or_insert_with(peer, Story::default);
         while story.answered > 0 && story.answer_at <= now {
             story.answered -= 1;
-            story.answer_at = story.answer_at + ANSWER_EVERY;
+            story.answer_at += ANSWER_EVERY;
         }
         if story.answered == ANSWERS {
             return false;

@@ -50,6 +50,12 @@ pub struct Owed {
     each: u32,
 }
 
+impl Default for Owed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Owed {
     /// Nothing is owed.
     #[must_use]
