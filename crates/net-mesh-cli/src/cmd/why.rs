@@ -13,6 +13,9 @@ use crate::{stdout, text};
 pub(super) struct WhyCommand {
     /// A member's name, or the start of its id
     peer: String,
+    /// Show what this node knows, without asking the member for its half
+    #[arg(long)]
+    own: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -20,7 +23,10 @@ pub(super) struct WhyCommand {
 
 impl WhyCommand {
     pub(super) fn run(self, home: &Home) -> anyhow::Result<()> {
-        let why = super::block_on(Client::new(home).why(&self.peer))?;
+        let client = Client::new(home);
+        let why = super::block_on(async {
+            if self.own { client.why_here(&self.peer).await } else { client.why(&self.peer).await }
+        })?;
         if self.json {
             return stdout::line(&serde_json::to_string_pretty(&why)?);
         }
