@@ -25,6 +25,7 @@ use core::time::Duration;
 
 use super::health::{Cause, Evidence, Health};
 use super::loss::{Delivery, Odds};
+use super::owed::Owed;
 use super::rtt::Rtt;
 use super::traffic::Traffic;
 use crate::time::Time;
@@ -39,6 +40,9 @@ pub const FEW: u64 = 3;
 
 /// Probes that must be late where the peer can be heard: only its answers do not come.
 pub const LATE_PROBES_HEARD: usize = 3;
+
+/// With more probes lost than this, in parts of a thousand, answers that do not come are more likely lost than late.
+const QUITE_CLEAN: u16 = 100;
 
 /// How long a way must be silent before it has failed. Wi-Fi and cellular links stall for one to three
 /// seconds and come back; the session goes another way meanwhile, so waiting costs little.
@@ -146,6 +150,7 @@ pub struct Detector {
     late_rtt: Option<(Time, Duration)>,
     /// Since when at least [`FEW`] datagrams wait for an answer.
     pressing: Option<Time>,
+    owed: Owed,
 }
 
 impl Detector {
@@ -173,6 +178,7 @@ impl Detector {
             traffic: Traffic { sent: 0, received: 0, heard: None, waiting: None },
             late_rtt: None,
             pressing: None,
+            owed: Owed::new(),
         }
     }
 
@@ -334,6 +340,9 @@ impl Detector {
             .waiting
             .filter(|waiting| waiting.count >= FEW)
             .map(|waiting| self.pressing.filter(|_| before == Some(waiting.since)).unwrap_or(now));
+        if let Some(least) = self.rtt.least() {
+            self.owed.note(now, &self.traffic, &traffic, least, FEW);
+        }
         let sent = traffic.sent.saturating_sub(self.traffic.sent);
         self.traffic = traffic;
         sent
@@ -396,7 +405,16 @@ impl Detector {
         // large arrives.
         let since = pressing.max(excuse);
         let slack = if waiting.count >= MANY { Duration::ZERO } else { ACK_DELAY };
-        Some(since + self.rtt.patience() + slack)
+        let late = since + self.rtt.patience() + slack;
+        Some(self.owed_at(excuse).map_or(late, |owed| owed.min(late)))
+    }
+
+    /// When what was sent before something was heard, but too late to be answered by that, is late, if it is much.
+    fn owed_at(&self, excuse: Time) -> Option<Time> {
+        let many = self.traffic.waiting.is_some_and(|waiting| waiting.count >= MANY);
+        let since = self.owed.since(FEW).filter(|_| many && self.odds.loss() <= QUITE_CLEAN)?;
+        let usual = self.rtt.least()? + self.owed.usual();
+        Some(since.max(excuse) + self.rtt.patience().max(usual))
     }
 
     /// Whether what was sent should have been followed by something, and was not.

@@ -88,6 +88,8 @@ impl Odds {
     #[must_use]
     pub const fn conclusive(&self) -> u32 {
         match self.loss() {
+            // What is not known yet may be bad.
+            0..=100 if self.count < ODDS / 2 => 11,
             0..=10 => 4,
             11..=50 => 6,
             51..=100 => 8,
@@ -205,6 +207,8 @@ mod tests {
     #[test]
     fn the_more_a_way_loses_the_more_lost_probes_it_takes() {
         let mut odds = Odds::default();
+        assert_eq!((odds.loss(), odds.conclusive()), (0, 11), "nothing is known yet");
+        (0..32).for_each(|_| odds.note(true));
         assert_eq!((odds.loss(), odds.conclusive()), (0, 4));
         (0..32).for_each(|n| odds.note(n % 5 != 0));
         assert!((190..=220).contains(&odds.loss()), "{}", odds.loss());

@@ -54,6 +54,12 @@ impl Rtt {
         self.smoothed
     }
 
+    /// The least round-trip time of late, once measured.
+    #[must_use]
+    pub fn least(&self) -> Option<Duration> {
+        self.smoothed.map(|_| self.least)
+    }
+
     /// After which an answer is late.
     #[must_use]
     pub fn patience(&self) -> Duration {

@@ -48,28 +48,28 @@ const HOLE: Hole = Hole {
     carries: [false; 2],
     large: [true; 2],
     leaves: [true; 2],
-    gap: [120, 130],
+    gap: [100, 110],
 };
 
 const LARGE: Talk = Talk { bytes: 1000, ..TALK };
 
 const HOLES: [Hole; 6] = [
     HOLE,
-    Hole { name: "to the subscriber", carries: [false, true], gap: [190, 210], ..HOLE },
+    Hole { name: "to the subscriber", carries: [false, true], gap: [130, 170], ..HOLE },
     Hole { name: "to the publisher", carries: [true, false], gap: [30, 60], ..HOLE },
     Hole {
         name: "large, both ways",
         talks: &[LARGE],
         carries: [true; 2],
         large: [false; 2],
-        gap: [150, 170],
+        gap: [130, 140],
         ..HOLE
     },
     Hole {
         name: "to one of two",
         talks: &[TALK, Talk { side: 1, ..TALK }],
         carries: [false, true],
-        gap: [160, 170],
+        gap: [140, 150],
         ..HOLE
     },
     Hole {
@@ -146,7 +146,7 @@ fn doubted(name: &str, talks: &[Talk], mut weather: impl FnMut(&mut Line, Time))
 
 /// What is under suspicion for less than this much of the time: as above, and of a link that loses so much, packets of which
 /// overtake each other by so much.
-const WEATHERS: [(f64, u64, u128); 4] = [(0.0, 15, 0), (0.01, 5, 20), (0.05, 5, 300), (0.2, 5, 500)];
+const WEATHERS: [(f64, u64, u128); 4] = [(0.0, 15, 0), (0.01, 5, 20), (0.05, 5, 300), (0.2, 5, 1000)];
 
 #[test]
 fn what_is_not_a_hole_is_seldom_taken_for_one() {
