@@ -230,10 +230,11 @@ impl Detector {
         self.flight.iter().any(|probe| probe.late)
     }
 
-    /// Whether the last thing known of it is an answer that came after it fell under suspicion: it is coming back.
+    /// Whether the last thing known of it is an answer that came after it fell under suspicion, and not the one
+    /// that brought it there: it is coming back.
     #[must_use]
     pub fn is_stirring(&self) -> bool {
-        self.unanswered == 0 && self.answered.is_some_and(|at| at >= self.since)
+        self.unanswered == 0 && self.answered.is_some_and(|at| at > self.since)
     }
 
     /// The share of datagrams lost lately in the worse direction, or of probes where few datagrams pass, in

@@ -108,6 +108,13 @@ const APART: Duration = Duration::from_millis(25);
 const HALF_OF: u32 = 12;
 const HALVES: u32 = 3;
 
+/// On a way that usually loses hardly anything, so many in a row by which a fifth did not arrive are more than chance, and
+/// last longer than a queue takes to overflow: what is large is lost, among much that is not.
+const FIFTHS: u32 = 8;
+
+/// What such a way loses at most, in parts of a thousand.
+const HARDLY_ANYTHING: u16 = 50;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Piece {
     number: u64,
@@ -124,13 +131,21 @@ pub struct Delivery {
     none_of: u32,
     /// Reports in a row by which less than half arrived.
     halves: u32,
+    /// Reports in a row by which at least a fifth did not, on a way that is not known for that.
+    fifths: u32,
 }
 
 impl Delivery {
     /// Nothing is known.
     #[must_use]
     pub const fn new() -> Self {
-        Self { last: None, pieces: [Piece { number: 0, sent: 0, arrived: 0 }; PIECES], none_of: 0, halves: 0 }
+        Self {
+            last: None,
+            pieces: [Piece { number: 0, sent: 0, arrived: 0 }; PIECES],
+            none_of: 0,
+            halves: 0,
+            fifths: 0,
+        }
     }
 
     /// One end had sent `sent` packets in all when the other had received `received`. Counts are of 32 bits, and wrap.
@@ -157,6 +172,9 @@ impl Delivery {
             piece.arrived = piece.arrived.saturating_add(arrived);
         }
         if sent >= HALF_OF {
+            let fifth = 5 * u64::from(arrived) <= 4 * u64::from(sent);
+            let unusual = self.fifths > 0 || self.loss(now).is_some_and(|loss| loss <= HARDLY_ANYTHING);
+            self.fifths = if fifth && unusual { self.fifths.saturating_add(1) } else { 0 };
             self.halves = if 2 * arrived < sent { self.halves.saturating_add(1) } else { 0 };
         }
         self.none_of = if arrived > 0 { 0 } else { self.none_of.saturating_add(sent) };
@@ -166,12 +184,12 @@ impl Delivery {
     /// acknowledgements still do.
     #[must_use]
     pub const fn is_nothing(&self) -> bool {
-        self.none_of >= NONE_OF || self.halves >= HALVES
+        self.none_of >= NONE_OF || self.halves >= HALVES || self.fifths >= FIFTHS
     }
 
     /// Forgets that nothing arrived: it was acted on.
     pub const fn forgive(&mut self) {
-        (self.none_of, self.halves) = (0, 0);
+        (self.none_of, self.halves, self.fifths) = (0, 0, 0);
     }
 
     /// The share that was usually lost in the last seconds, in parts of a thousand; `None` if too little was sent.
@@ -273,5 +291,22 @@ mod tests {
         delivery.note(at(80), 60, 60);
         delivery.note(at(120), 80, 60);
         assert!(delivery.is_nothing(), "twenty in forty milliseconds are another matter");
+    }
+
+    #[test]
+    fn a_fifth_that_is_lost_for_a_while_is_noticed_where_that_is_unusual() {
+        let after = |loss: u32, reports: u32| {
+            let mut delivery = Delivery::default();
+            let (mut sent, mut received) = (0, 0);
+            for n in 0..200 + reports {
+                let lost = if n < 200 { loss } else { 4 };
+                (sent, received) = (sent + 20, received + 20 - lost);
+                delivery.note(Time::from_millis(u64::from(n) * 40), sent, received);
+            }
+            delivery.is_nothing()
+        };
+        assert!(!after(0, FIFTHS - 1));
+        assert!(after(0, FIFTHS));
+        assert!(!after(3, 40), "it always loses much");
     }
 }

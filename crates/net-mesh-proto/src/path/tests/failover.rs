@@ -53,7 +53,7 @@ const HOLE: Hole = Hole {
 
 const LARGE: Talk = Talk { bytes: 1000, ..TALK };
 
-const HOLES: [Hole; 6] = [
+const HOLES: [Hole; 7] = [
     HOLE,
     Hole { name: "to the subscriber", carries: [false, true], gap: [130, 170], ..HOLE },
     Hole { name: "to the publisher", carries: [true, false], gap: [30, 60], ..HOLE },
@@ -80,6 +80,15 @@ const HOLES: [Hole; 6] = [
         leaves: [true, false],
         gap: [210, 230],
     },
+    // Most of what goes that way is acknowledgements, and arrives.
+    Hole {
+        name: "few large, to one of two",
+        talks: &[Talk { every: millis(10), ..LARGE }, Talk { side: 1, ..TALK }],
+        carries: [true; 2],
+        large: [false, true],
+        leaves: [true, false],
+        gap: [430, 450],
+    },
 ];
 
 #[test]
@@ -88,12 +97,13 @@ fn a_hole_in_the_direct_way_is_bridged_by_the_circuit_and_healed_when_it_closes(
         let (mut gaps, mut suspects) = (vec![], vec![]);
         for phase in 0..20 {
             let mut pair = busy(hole.talks);
-            pair.run(millis(7 * phase));
+            // By now it is known to lose nothing.
+            pair.run(3 * SECOND + millis(7 * phase));
             let at = pair.now;
             fault(&mut pair, |line| (line.carries, line.large) = (hole.carries, hole.large));
             pair.run(12 * SECOND);
             gaps.push(pair.gap(0, at));
-            suspects.push(pair.turned(0, Health::Suspect, at).unwrap());
+            suspects.push(pair.turned(0, Health::Suspect, at).unwrap_or(Duration::MAX));
             let failed = pair.turned(0, Health::Failed, at);
             if hole.carries != [true; 2] {
                 assert!((2 * SECOND..10 * SECOND).contains(&failed.unwrap()), "{}: {failed:?}", hole.name);
@@ -118,7 +128,7 @@ fn a_hole_in_the_direct_way_is_bridged_by_the_circuit_and_healed_when_it_closes(
             hole.name, gap[0], gap[1], suspect[0], suspect[1]
         );
         assert!(gap[0] <= hole.gap[0] && gap[1] <= hole.gap[1], "{}: {gap:?}", hole.name);
-        assert!(suspect[1] <= 300, "{}: {suspect:?}", hole.name);
+        assert!(suspect[1] <= hole.gap[1].max(300), "{}: {suspect:?}", hole.name);
     }
 }
 
