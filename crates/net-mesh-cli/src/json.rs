@@ -16,7 +16,7 @@ pub(crate) use port_mapping::PortMappingJson;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::mesh::{LinkJson, MemberJson, RendezvousJson};
-pub(crate) use self::why::{AttemptJson, CandidatesJson, MomentJson, OtherSideJson, WhyJson};
+pub(crate) use self::why::{AttemptJson, MomentJson, OtherSideJson, WhyJson};
 use crate::text::millis;
 
 /// `status --json`, `GET /v1/status`.

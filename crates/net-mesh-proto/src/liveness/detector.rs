@@ -6,9 +6,9 @@
 //!
 //! | from | to | when |
 //! |---|---|---|
-//! | healthy | suspect | [`MANY`] datagrams were sent, nothing came back, and answers take less time |
+//! | healthy | suspect | [`MANY`] datagrams were sent, nothing came back, and answers take less time: to them, or to what went a round trip before the last sign of life |
 //! | | | as many probes in a row are late as is suspicious at the measured loss ([`Odds::suspicious`]); what should have followed other datagrams counts as one |
-//! | | | probes are answered, but nothing arrived of what was sent between them |
+//! | | | probes are answered, but nothing arrived of what was sent between them, or for a while much less than usual |
 //! | | | answers take many times as long as they used to |
 //! | | | somebody else says so ([`Detector::doubt`]) |
 //! | suspect | failed | no probe was answered for [`FAIL_AFTER`], so many in a row that it cannot be chance at the measured loss, and others can be heard |

@@ -8,7 +8,7 @@ pub mod detector;
 pub mod health;
 pub mod loss;
 pub mod mapping;
-pub mod owed;
+mod owed;
 pub mod rtt;
 pub mod traffic;
 pub mod wire;

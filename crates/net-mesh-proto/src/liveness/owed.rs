@@ -38,7 +38,7 @@ const MOST_EACH: u64 = 1_000 * EIGHTHS;
 
 /// Which datagrams of one way were sent too lately to be answered by what was heard.
 #[derive(Clone, Debug)]
-pub struct Owed {
+pub(super) struct Owed {
     /// How many had been sent by when: the first is the first moment that nothing heard can be an answer to.
     marks: VecDeque<(Time, u64)>,
     /// By how much answers came late, at most, in this time and in the one before.
@@ -50,16 +50,9 @@ pub struct Owed {
     each: u32,
 }
 
-impl Default for Owed {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Owed {
     /// Nothing is owed.
-    #[must_use]
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             marks: VecDeque::new(),
             late: [Duration::ZERO; 2],
@@ -71,7 +64,7 @@ impl Owed {
 
     /// What had passed was `before`, and is `traffic` now, on a way whose answers take `least` at least. Late is what
     /// comes after `few` datagrams have waited for that long.
-    pub fn note(&mut self, now: Time, before: &Traffic, traffic: &Traffic, least: Duration, few: u64) {
+    pub(super) fn note(&mut self, now: Time, before: &Traffic, traffic: &Traffic, least: Duration, few: u64) {
         if traffic.sent != before.sent {
             // A conversation ends with acknowledgements, which nothing follows. A route that is used again is counted anew.
             let paused = now.since(self.sent_at) > least.max(LEAST_PAUSE) / 2;
@@ -122,15 +115,13 @@ impl Owed {
     }
 
     /// By when `few` had been sent that are not answered.
-    #[must_use]
-    pub fn since(&self, few: u64) -> Option<Time> {
+    pub(super) fn since(&self, few: u64) -> Option<Time> {
         let (_, answered) = self.marks.front()?;
         self.marks.iter().find(|(_, sent)| *sent >= answered + few).map(|(at, _)| *at)
     }
 
     /// How late answers may be without being later than usual: twice as late as lately.
-    #[must_use]
-    pub fn usual(&self) -> Duration {
+    pub(super) fn usual(&self) -> Duration {
         2 * self.late[0].max(self.late[1])
     }
 }
