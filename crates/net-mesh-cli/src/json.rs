@@ -6,7 +6,7 @@
 pub(crate) mod doctor;
 mod mesh;
 mod port_mapping;
-mod why;
+pub(crate) mod why;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

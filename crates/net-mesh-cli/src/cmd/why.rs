@@ -107,7 +107,8 @@ fn addrs(addrs: &[std::net::SocketAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::{CandidatesJson, PathJson};
+    use crate::json::PathJson;
+    use crate::json::why::CandidatesJson;
 
     fn why(other_side: OtherSideJson) -> WhyJson {
         let moment = |at_ms_ago, side: &str, attempt: Option<&str>, into_ms, text: &str| MomentJson {
