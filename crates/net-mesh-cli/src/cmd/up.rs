@@ -32,7 +32,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// Run the node in the foreground, until SIGINT or SIGTERM
 #[derive(Debug, Args)]
 pub(super) struct Up {
-    /// A local address to listen on [default: any address, a port of the system's choosing]
+    /// A local address to listen on [default: any address, the port of the last time if it is free]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
     /// A STUN server to ask for this node's address, besides the members
@@ -112,7 +112,7 @@ impl Up {
             };
             let _metrics = metrics.map(Endpoint::serve).transpose()?;
             let _dashboard = dashboard.map(|dashboard| show(dashboard, mesh.clone()));
-            serve(mesh, home, signals).await
+            serve(mesh, home, self.listen.is_empty(), signals).await
         })
     }
 
@@ -129,6 +129,7 @@ impl Up {
         for addr in &self.listen {
             builder = builder.listen(*addr);
         }
+        builder = builder.prefer_port(home.port());
         for addr in home.remembered() {
             builder = builder.bootstrap(addr);
         }
@@ -193,7 +194,8 @@ fn show(dashboard: Dashboard, mesh: Mesh) -> Shown {
     }))
 }
 
-async fn serve(mesh: Mesh, home: &Home, mut signals: StopSignals) -> anyhow::Result<()> {
+/// `chose` says that the node's port was free to choose.
+async fn serve(mesh: Mesh, home: &Home, chose: bool, mut signals: StopSignals) -> anyhow::Result<()> {
     let server = match Server::bind(home.dir()) {
         Ok(server) => server,
         Err(error) => {
@@ -207,6 +209,9 @@ async fn serve(mesh: Mesh, home: &Home, mut signals: StopSignals) -> anyhow::Res
         let _ = stopped.await;
     }));
     announce(&mesh, home);
+    if chose {
+        keep_port(&mesh, home);
+    }
 
     let failed = tokio::select! {
         () = signals.recv() => None,
@@ -250,6 +255,14 @@ fn announce(mesh: &Mesh, home: &Home) {
     );
     // The node works as well where nobody reads this.
     let _ = stdout::line(&line);
+}
+
+/// Firewalls, routers and tickets name the port: the next run has the same.
+fn keep_port(mesh: &Mesh, home: &Home) {
+    let Some(addr) = mesh.local_addrs().first().copied() else { return };
+    if let Err(error) = home.keep_port(addr.port()) {
+        tracing::warn!(error = format!("{error:#}"), "cannot remember the port");
+    }
 }
 
 async fn keep_remembering(mesh: &Mesh, home: &Home) {
