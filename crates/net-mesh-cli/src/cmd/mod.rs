@@ -6,6 +6,7 @@ mod init;
 mod invite;
 mod join;
 mod lab;
+mod names;
 mod peers;
 mod ping;
 mod publish;

@@ -11,6 +11,7 @@ use clap::Args;
 use net_mesh::Mesh;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::names;
 use crate::admin::server::Server;
 use crate::dashboard::Dashboard;
 use crate::home::{Config, Home, SOCKET};
@@ -20,10 +21,6 @@ use crate::{log, stdout, text};
 /// How often members' addresses are written down. Losing one interval costs nothing unless the whole mesh
 /// moves in it.
 const REMEMBER_EVERY: Duration = Duration::from_secs(180);
-
-/// How long looking up one name may take. Two attempts of a usual resolver; a node without names starts
-/// without delay.
-const LOOKUP: Duration = Duration::from_secs(10);
 
 /// How long the end may take: a goodbye over a slow path, and requests under way. A service manager waits
 /// longer before it kills.
@@ -106,13 +103,19 @@ impl Up {
         super::block_on(async {
             // From here on a signal means a clean end, also while names are looked up.
             let mut signals = StopSignals::new()?;
-            let mesh = tokio::select! {
-                mesh = self.start(identity, &config, home) => mesh?,
+            let remembered = home.remembered();
+            let (mesh, found) = tokio::select! {
+                started = self.start(identity, &config, home) => started?,
                 () = signals.recv() => return Ok(()),
             };
             let _metrics = metrics.map(Endpoint::serve).transpose()?;
             let _dashboard = dashboard.map(|dashboard| show(dashboard, mesh.clone()));
-            serve(mesh, home, self.listen.is_empty(), signals).await
+            let looking = mesh.clone();
+            let look = names::keep_looking(&looking, &config.bootstrap, found, &remembered);
+            tokio::select! {
+                done = serve(mesh, home, self.listen.is_empty(), signals) => done,
+                never = look => never,
+            }
         })
     }
 
@@ -121,7 +124,7 @@ impl Up {
         identity: net_mesh::Identity,
         config: &Config,
         home: &Home,
-    ) -> anyhow::Result<Mesh> {
+    ) -> anyhow::Result<(Mesh, names::Found)> {
         let mut builder = Mesh::builder(identity).name(&config.name);
         let limits = net_mesh::RelayLimits { bytes_per_second: self.relay_rate, ..Default::default() };
         builder = builder.relay((!self.no_relay).then_some(limits));
@@ -133,14 +136,16 @@ impl Up {
         for addr in home.remembered() {
             builder = builder.bootstrap(addr);
         }
-        for addr in look_up(&config.bootstrap).await {
-            builder = builder.bootstrap(addr);
+        let found = names::look_up(&config.bootstrap).await;
+        for addr in &found.addrs {
+            builder = builder.bootstrap(*addr);
         }
-        for addr in look_up(&self.stun).await {
+        for addr in names::look_up(&self.stun).await.addrs {
             builder = builder.stun_server(addr);
         }
         // Its text names its cause already.
-        builder.start().await.map_err(|error| anyhow!("{error}"))
+        let mesh = builder.start().await.map_err(|error| anyhow!("{error}"))?;
+        Ok((mesh, found))
     }
 
     #[cfg(feature = "port-mapping")]
@@ -154,25 +159,6 @@ impl Up {
     fn ask_router(&self, builder: net_mesh::Builder) -> net_mesh::Builder {
         builder
     }
-}
-
-/// The addresses of `names`, all looked up at once. One that cannot be found is logged and left out: the
-/// others may do.
-async fn look_up(names: &[String]) -> Vec<SocketAddr> {
-    let lookups = names.iter().map(async |name| {
-        match tokio::time::timeout(LOOKUP, tokio::net::lookup_host(name)).await {
-            Ok(Ok(addrs)) => addrs.collect(),
-            Ok(Err(error)) => {
-                tracing::warn!(%name, %error, "an address cannot be looked up");
-                Vec::new()
-            }
-            Err(_) => {
-                tracing::warn!(%name, "an address takes too long to look up");
-                Vec::new()
-            }
-        }
-    });
-    futures_util::future::join_all(lookups).await.concat()
 }
 
 /// A dashboard that is answered by a task of its own, as long as this lives.
