@@ -66,7 +66,10 @@ fn check(section: &str, arg: &Arg, row: &Row) {
         let off = row.default == "off" || row.default.starts_with("off: ");
         assert!(section == EVERYWHERE || off, "{what}: a flag without a value is off");
     } else {
-        assert!(!row.default.is_empty() && !row.default.starts_with("off"), "{what}: what if it is not given?");
+        assert!(
+            !row.default.is_empty() && !row.default.starts_with("off"),
+            "{what}: what if it is not given?"
+        );
     }
     if let Some(variable) = arg.get_env() {
         assert!(row.meaning.contains(&format!("`{}`", variable.display())), "{what}: its variable");
