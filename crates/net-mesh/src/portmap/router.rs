@@ -127,7 +127,15 @@ impl Router {
                 };
                 Ok(Answer::Mapped(granted))
             }
-            Request::Release { protocol, internal, external } => {
+            Request::Release { protocol, gateway: by, host: leads_to, internal, external } => {
+                // Another network's router at the same address would be asked to close what is not ours.
+                let moved = gateway.is_some_and(|now| by != now || leads_to != host);
+                if moved {
+                    return Err(Refusal::of(
+                        Failure::NoRouter,
+                        "this host has another router or address by now",
+                    ));
+                }
                 let port = nonzero(internal)?;
                 match protocol {
                     Protocol::Pcp => pcp::release(between()?, self.nonce, port).await?,

@@ -80,6 +80,7 @@ impl Upnp {
         let added = device.add_port(PortMappingProtocol::UDP, external, inside, seconds, DESCRIPTION).await;
         let granted = Granted {
             gateway: device.addr.ip(),
+            host: host.into(),
             external: SocketAddr::new(ip, external),
             lease: (seconds > 0).then_some(lease),
             epoch: None,
