@@ -2,6 +2,8 @@
 
 mod create;
 mod doctor;
+#[cfg(test)]
+mod flags_tests;
 mod init;
 mod invite;
 mod join;
