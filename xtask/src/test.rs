@@ -17,7 +17,7 @@ pub(crate) enum Labs {
 /// Modules of the end-to-end tests that need more than a loopback interface.
 ///
 /// They are named by module, because both runners can leave out a module by its name.
-const LAB_MODULES: [&str; 13] = [
+const LAB_MODULES: [&str; 14] = [
     "on_a_real_kernel",
     "every_pair",
     "special_places",
@@ -26,6 +26,7 @@ const LAB_MODULES: [&str; 13] = [
     "failover",
     "network_changes",
     "port_mapping",
+    "open_port",
     "operators",
     "with_coturn",
     "with_prometheus",

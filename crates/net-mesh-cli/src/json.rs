@@ -67,14 +67,42 @@ pub(crate) struct RelayJson {
     pub limited: u64,
 }
 
+/// A port that was opened by hand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct OpenPortJson {
+    /// Where anyone can reach the node.
+    pub addr: SocketAddr,
+    /// The name of the member that did last.
+    pub proven_by: String,
+}
+
+impl NatJson {
+    /// The class, and how it comes about.
+    pub(crate) fn class_words(&self) -> String {
+        match (&self.class_without_mapping, &self.open_port) {
+            (None, _) => self.class.clone(),
+            (Some(own), None) => format!("{} by the port mapping, {own} without it", self.class),
+            (Some(own), Some(open)) => format!(
+                "{} by the open port {} (reached by {}), {own} without it",
+                self.class,
+                open.addr,
+                crate::text::printable(&open.proven_by)
+            ),
+        }
+    }
+}
+
 /// What a node knows about its NAT.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct NatJson {
     /// The familiar name of what others experience.
     pub class: String,
-    /// The familiar name of what the NAT does by itself, where a port mapping leads through it.
+    /// The familiar name of what the NAT does by itself, where a port mapping or an open port leads through it.
     #[serde(default)]
     pub class_without_mapping: Option<String>,
+    /// The main port, where it was opened by hand.
+    #[serde(default)]
+    pub open_port: Option<OpenPortJson>,
     /// How external addresses are chosen.
     pub mapping: String,
     /// What is let in.
@@ -241,6 +269,10 @@ impl StatusJson {
             nat: NatJson {
                 class: nat.class.to_string(),
                 class_without_mapping: nat.class_without_mapping.map(|class| class.to_string()),
+                open_port: nat.open_port.map(|open| OpenPortJson {
+                    addr: open.addr,
+                    proven_by: display_name(mesh, &open.reached_by),
+                }),
                 mapping: nat.mapping.to_string(),
                 filtering: nat.filtering.to_string(),
                 port_rule: nat.port_rule.to_string(),

@@ -176,6 +176,11 @@ impl Internet {
         self.topology.gate_mut(nat).table.forget_given(now);
     }
 
+    /// An operator opens a port of the hosts inside a firewall to anyone, or closes it again.
+    pub fn open_port(&mut self, nat: NatId, port: Option<u16>) {
+        self.topology.gate_mut(nat).table.open(port);
+    }
+
     /// How many mappings a NAT has at `now`.
     #[must_use]
     pub fn mappings(&self, now: Time, nat: NatId) -> usize {

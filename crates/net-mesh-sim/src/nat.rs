@@ -152,6 +152,8 @@ pub struct Nat {
     pub inside: Inside,
     /// How it answers those inside who ask it for a port; not at all where `None`.
     pub router: Option<Router>,
+    /// A port of the hosts inside that is open to anyone, as an operator opens one by hand; [`Kind::Firewall`] only.
+    pub open: Option<u16>,
 }
 
 impl Nat {
@@ -177,6 +179,7 @@ impl Nat {
             poison: false,
             inside: Inside::Home,
             router: None,
+            open: None,
         }
     }
 

@@ -383,7 +383,10 @@ impl Driver {
             }
             Event::Reflexive(addrs) => tracing::info!(?addrs, "reflexive addresses"),
             Event::PortMapping(report) => {
-                let by = if let Report::Proven { by, .. } = &report { self.name(by) } else { String::new() };
+                let by = match &report {
+                    Report::Proven { by, .. } | Report::Open { by, .. } => self.name(by),
+                    _ => String::new(),
+                };
                 crate::portmap::report(&report, &by);
                 self.shared.changed();
             }

@@ -105,7 +105,7 @@ pub use net_mesh_proto::nat::{Filtering, Mapping, NatClass, PortRule};
 pub use net_mesh_proto::peer::dialer::StartState;
 pub use net_mesh_proto::relay::Limits as RelayLimits;
 pub use net_mesh_proto::rendezvous::advice::{Advice, Change, Suggestion};
-pub use peer::{Health, Nat, Path, PathKind, PeerInfo, Pong, Relayed, Status, Udp};
+pub use peer::{Health, Nat, OpenPort, Path, PathKind, PeerInfo, Pong, Relayed, Status, Udp};
 pub use portmap::{PortMapping, PortMappingState};
 pub use quinn::{RecvStream, SendStream};
 pub use session::SetupError;

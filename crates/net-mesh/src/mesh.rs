@@ -22,7 +22,7 @@ use crate::driver::{Clock, Driver, SIGNALS, Signal};
 use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
-use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
+use crate::peer::{Health, Nat, OpenPort, Path, PeerInfo, Pong, Relayed, Status, Udp};
 use crate::portmap::PortMapping;
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
@@ -450,6 +450,7 @@ impl Mesh {
         let problem = (udp == Udp::Blocked).then(|| SILENT.to_owned());
         let circuits = node.carried();
         let class = node.experienced_class(shared.now());
+        let open_port = node.open_port().map(|(addr, reached_by)| OpenPort { addr, reached_by });
         let mapping = node.port_mapping().map(|status| PortMapping::of(shared.now(), &status));
         drop(node);
         let relay = shared.relays.then(|| {
@@ -469,6 +470,7 @@ impl Mesh {
             nat: Nat {
                 class,
                 class_without_mapping: (class != verdict.class()).then(|| verdict.class()),
+                open_port,
                 mapping: verdict.mapping,
                 filtering: verdict.filtering,
                 port_rule: verdict.port_rule,

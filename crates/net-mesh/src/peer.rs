@@ -99,7 +99,8 @@ pub struct PeerInfo {
     pub name: String,
     /// What it says of its NAT.
     pub nat: NatClass,
-    /// Whether anyone can reach it by a port mapping of its router; the class above says so too.
+    /// Whether anyone can reach it by a port mapping of its router, or by a port opened by hand; the class above says so
+    /// too.
     pub port_mapped: bool,
     /// How packets get there.
     pub path: Path,
@@ -119,14 +120,27 @@ pub struct PeerInfo {
     pub rx_bytes: u64,
 }
 
+/// A port that was opened by hand, in the rules of a cloud or the settings of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenPort {
+    /// The address at which members see the main socket.
+    pub addr: SocketAddr,
+    /// The member that reached it last, from a port to which this node had never sent.
+    pub reached_by: NodeId,
+}
+
 /// What is known of the NAT in front of this node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Nat {
     /// The familiar name of what others experience.
     pub class: NatClass,
-    /// The familiar name of what the NAT does by itself, where a port mapping leads through it.
+    /// The familiar name of what the NAT does by itself, where a port mapping or an open port leads through it.
     pub class_without_mapping: Option<NatClass>,
+    /// Where anyone can reach this node although the NAT or firewall lets nobody in elsewhere: the main port was opened by
+    /// hand.
+    pub open_port: Option<OpenPort>,
     /// How external addresses are chosen (RFC 4787 §4.1).
     pub mapping: Mapping,
     /// What is let in (RFC 4787 §5).

@@ -77,7 +77,8 @@ fn admits_strangers(status: &StatusJson) -> bool {
 fn reachable(status: &StatusJson) -> Vec<SocketAddr> {
     // By a port mapping alone, the other addresses are the NAT's.
     if !admits_strangers(status) || status.nat.class_without_mapping.is_some() {
-        return status.port_mapping.proven().into_iter().collect();
+        let opened = status.nat.open_port.as_ref().map(|open| open.addr);
+        return status.port_mapping.proven().or(opened).into_iter().collect();
     }
     let mapped = status.port_mapping.proven();
     let all = mapped.iter().chain(&status.reflexive).chain(&status.listen);

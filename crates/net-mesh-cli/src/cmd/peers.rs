@@ -154,7 +154,7 @@ fn table(status: &StatusJson, peers: &[PeerJson]) -> Table {
     table.row([
         status.name.clone(),
         text::short_id(&status.node_id).to_owned(),
-        nat(&status.nat.class, status.port_mapping.proven().is_some()),
+        nat(&status.nat.class, status.port_mapping.proven().is_some() || status.nat.open_port.is_some()),
         "this node".into(),
     ]);
     for peer in peers {

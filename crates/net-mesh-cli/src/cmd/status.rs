@@ -71,11 +71,9 @@ fn human(status: &StatusJson) -> String {
 }
 
 fn nat(nat: &NatJson) -> String {
-    let class = match &nat.class_without_mapping {
-        Some(own) => format!("{} by the port mapping, {own} without it", nat.class),
-        None => nat.class.clone(),
-    };
-    let Some(age) = nat.age_ms else { return class };
+    let class = nat.class_words();
+    // Nothing that one could be sure of, or that was found.
+    let Some(age) = nat.age_ms.filter(|_| nat.class != "unknown") else { return class };
     format!("{class}, confidence {:.2}, found {} ago", nat.confidence, text::age(age))
 }
 
@@ -104,6 +102,7 @@ mod tests {
             nat: NatJson {
                 class: "unknown".into(),
                 class_without_mapping: None,
+                open_port: None,
                 mapping: "endpoint-independent".into(),
                 filtering: "unknown".into(),
                 port_rule: "preserving".into(),

@@ -77,10 +77,7 @@ fn family(family: &FamilyJson) -> String {
 }
 
 fn nat(nat: &NatJson) -> String {
-    let class = match &nat.class_without_mapping {
-        Some(own) => format!("{} by the port mapping, {own} without it", nat.class),
-        None => nat.class.clone(),
-    };
+    let class = nat.class_words();
     let known = match nat.age_ms {
         // There is nothing yet that one could be sure of.
         _ if nat.class == "unknown" => class,

@@ -10,6 +10,7 @@
 //! | `failover` | where paths die, relays are killed, uplinks come and go, and NATs forget |
 //! | `network_changes` | on a host whose addresses, links and default route change |
 //! | `port_mapping` | behind routers that give ports away, or say so |
+//! | `open_port` | behind firewalls and routers in which the operator opened a port |
 //! | `operators` | behind NATs and dying, as `peers`, `ping` and `why` show it |
 //! | `with_coturn` | on loopback, with a STUN client and server that nobody here wrote |
 //! | `loopback` | on loopback, two of them, at full speed |
@@ -40,6 +41,7 @@ mod loopback;
 mod metrics;
 mod network_changes;
 mod on_a_real_kernel;
+mod open_port;
 mod operators;
 mod port_mapping;
 mod special_places;

@@ -28,6 +28,7 @@ impl Node {
         }
         let local = self.local.clone();
         self.for_mapper(|mapper, out| mapper.network_changed(now, &local, out));
+        self.for_open_port(|open, out| open.network_changed(now, out));
         self.recheck_ways(now);
     }
 

@@ -9,16 +9,18 @@ use crate::id::NodeId;
 use crate::membership::VerdictSummary;
 use crate::nat::{Filtering, Mapping, NatClass, Verdict};
 use crate::outbox::Outbox;
-use crate::portmap::{self, PortMapper, Prover, RequestId, Settings, Status, wire};
+use crate::portmap::{self, OpenPort, PortMapper, Prover, RequestId, Settings, Status, wire};
 use crate::reflex::stun::ProbeToken;
 use crate::rng::Rng;
 use crate::time::{Deadline, Time};
+use crate::wire::addr::{Scope, scope};
 
 /// The machines that concern port mapping.
 #[derive(Debug)]
 pub(super) struct PortMap {
     /// Where the operator wants it.
     mapper: Option<PortMapper>,
+    open: OpenPort,
     prover: Prover,
     heard: Outbox<portmap::Event>,
 }
@@ -27,6 +29,7 @@ impl PortMap {
     pub(super) fn new(rng: &Rng, settings: Option<Settings>) -> Self {
         Self {
             mapper: settings.map(|settings| PortMapper::new(rng.fork("port mapper"), settings)),
+            open: OpenPort::new(rng.fork("open port")),
             prover: Prover::new(rng.fork("mapping prover")),
             heard: Outbox::new(),
         }
@@ -34,11 +37,13 @@ impl PortMap {
 
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let mapper = self.mapper.as_ref().and_then(PortMapper::poll_timeout);
-        Deadline::earliest(mapper, self.prover.poll_timeout())
+        let deadlines = [mapper, self.open.poll_timeout(), self.prover.poll_timeout()];
+        deadlines.into_iter().fold(None, Deadline::earliest)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
         self.prover.handle_timeout(now, &mut self.heard);
+        self.open.handle_timeout(now, &mut self.heard);
         if let Some(mapper) = &mut self.mapper {
             mapper.handle_timeout(now, &mut self.heard);
         }
@@ -61,6 +66,33 @@ impl Node {
         }
     }
 
+    pub(super) fn for_open_port(&mut self, act: impl FnOnce(&mut OpenPort, &mut Outbox<portmap::Event>)) {
+        act(&mut self.port_map.open, &mut self.port_map.heard);
+    }
+
+    /// Which address of the main socket may be open to strangers although `measured` says that the NAT is not.
+    fn maybe_open(&self, measured: Verdict) -> Option<SocketAddr> {
+        let asked = self.port_map.open.addr().filter(|addr| self.local.reflexive().contains(addr));
+        match (measured.mapping, measured.filtering) {
+            (Mapping::None | Mapping::EndpointIndependent, Filtering::AddressAndPortDependent) => {
+                let global = |addr: &&SocketAddr| scope(addr.ip()) == Scope::Global;
+                let first = |v4: bool| {
+                    self.local.reflexive().iter().filter(global).find(|a| a.is_ipv4() == v4).copied()
+                };
+                asked.or_else(|| first(true)).or_else(|| first(false))
+            }
+            // While it is measured again, what is known stays.
+            (_, Filtering::Unknown) | (Mapping::Unknown, _) => asked,
+            _ => None,
+        }
+    }
+
+    /// The address at which the main port is open to strangers although nothing else is, and who reached it last.
+    #[must_use]
+    pub fn open_port(&self) -> Option<(SocketAddr, NodeId)> {
+        self.port_map.open.open()
+    }
+
     pub(super) fn router_answered(&mut self, now: Time, id: RequestId, answer: portmap::Answer) {
         self.for_mapper(|mapper, out| mapper.answered(now, id, answer, out));
     }
@@ -76,6 +108,7 @@ impl Node {
             }
             wire::Message::Told(told) => {
                 self.for_mapper(|mapper, out| mapper.handle_told(now, peer, told, out));
+                self.for_open_port(|open, out| open.handle_told(now, peer, told, out));
             }
         }
     }
@@ -84,6 +117,9 @@ impl Node {
     pub(super) fn handle_reached(&mut self, now: Time, from: SocketAddr, token: ProbeToken) {
         let mut known = false;
         self.for_mapper(|mapper, out| known = mapper.heard(now, from, token, out));
+        if !known {
+            self.for_open_port(|open, out| known = open.heard(now, from, token, out));
+        }
         if !known {
             self.drops_now(DropReason::UnknownToken);
         }
@@ -103,6 +139,7 @@ impl Node {
             portmap::Event::ToPeer { peer, message } => self.send_to(peer, &Control::PortMap(message)),
             portmap::Event::Believed => {
                 let mapped = self.port_map.mapper.as_ref().and_then(PortMapper::believed);
+                let mapped = mapped.or_else(|| self.open_port().map(|(addr, _)| addr));
                 if self.local.set_mapped(mapped) {
                     self.describe_reach(now);
                 }
@@ -116,6 +153,8 @@ impl Node {
     pub(super) fn describe_reach(&mut self, now: Time) {
         let (measured, ..) = self.current_verdict(now);
         self.for_mapper(|mapper, out| mapper.set_filtering(now, measured.filtering, out));
+        let maybe_open = self.maybe_open(measured);
+        self.for_open_port(|open, out| open.set_addr(now, maybe_open, out));
         let mapped = self.local.mapped().is_some();
         let summary = VerdictSummary::from(&self.as_experienced(measured));
         if self.membership.own_draft().verdict.class() != summary.class() {
@@ -127,7 +166,8 @@ impl Node {
         self.membership.set_candidates(now, self.local.candidates());
     }
 
-    /// What others experience of a NAT that does `measured`: by a proven port mapping anyone can reach this node.
+    /// What others experience of a NAT that does `measured`: by a port mapping, or a port opened by hand, once proven, anyone can
+    /// reach this node.
     pub(super) fn as_experienced(&self, measured: Verdict) -> Verdict {
         let open = matches!(measured.class(), NatClass::Direct | NatClass::FullCone);
         match self.local.mapped() {

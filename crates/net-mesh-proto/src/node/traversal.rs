@@ -161,21 +161,25 @@ impl Node {
     pub(super) fn update_helpers(&mut self, now: Time) {
         let Some(traversal) = &mut self.traversal else { return };
         let members = self.membership.members();
-        // By a port mapping anyone can reach a member, but not at the address that its session comes from.
-        let class = |id: &NodeId| match members.get(id).map(|m| m.record()) {
-            Some(record) if record.flags.mapped => NatClass::PortRestricted,
+        // By a port mapping anyone can reach a member, but not at the address that its session comes from; unless that is the
+        // very one that is open.
+        let class = |id: &NodeId, addr: SocketAddr| match members.get(id).map(|m| m.record()) {
+            Some(record) if record.flags.mapped && record.candidates.first() != Some(&addr) => {
+                NatClass::PortRestricted
+            }
             Some(record) => record.verdict.class(),
             None => NatClass::Unknown,
         };
         // Who is reached through others sees the address of the last of those.
         let helper = |s: crate::peer::Session| {
             let addr = s.route.direct()?;
-            Some(HelperInfo { id: s.peer, addr, class: class(&s.peer), rtt: s.rtt })
+            Some(HelperInfo { id: s.peer, addr, class: class(&s.peer, addr), rtt: s.rtt })
         };
         let helpers: Vec<HelperInfo> = self.arbiter.sessions().filter_map(helper).collect();
-        let witnesses = helpers.iter().map(|h| Witness { id: h.id, addr: h.addr }).collect();
+        let witnesses: Vec<Witness> = helpers.iter().map(|h| Witness { id: h.id, addr: h.addr }).collect();
         traversal.set_helpers(now, helpers);
-        self.for_mapper(|mapper, out| mapper.set_witnesses(now, witnesses, out));
+        self.for_mapper(|mapper, out| mapper.set_witnesses(now, witnesses.clone(), out));
+        self.for_open_port(|open, out| open.set_witnesses(now, witnesses, out));
     }
 
     /// Hears the next thing that these machines have to say; returns whether there was one.
@@ -207,6 +211,7 @@ impl Node {
                     self.tell(Event::Reflexive(self.local.reflexive().to_vec()));
                     let seen = self.local.reflexive().to_vec();
                     self.for_mapper(|mapper, out| mapper.set_seen(now, &seen, out));
+                    self.describe_reach(now);
                 }
             }
             reflex::Event::OtherExternal(other) => {

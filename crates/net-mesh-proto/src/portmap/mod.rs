@@ -15,6 +15,7 @@
 //! | `held` | what follows from having a mapping: renewal, proof, and its end |
 //! | `debts` | what has the router still to answer although nobody uses it any more? |
 //! | `belief` | whether a mapping has been proven, and who is asked to |
+//! | `open` | is the main port open to strangers although nothing else is? |
 //! | `prover` | the other role: sending to a member's mapping |
 //! | [`wire`] | the two messages |
 //!
@@ -28,6 +29,7 @@ mod belief;
 mod debts;
 mod held;
 mod mapper;
+mod open;
 mod prover;
 mod search;
 #[cfg(test)]
@@ -40,6 +42,7 @@ use core::time::Duration;
 
 pub use belief::Witness;
 pub use mapper::PortMapper;
+pub use open::OpenPort;
 pub use prover::Prover;
 
 use crate::id::NodeId;
@@ -398,6 +401,19 @@ pub enum Report {
         /// It has no end: someone has to delete it by hand.
         for_ever: bool,
     },
+    /// Members who were never sent to reached the main socket where others see it: it was opened by hand, and others
+    /// are told.
+    Open {
+        /// The address.
+        addr: SocketAddr,
+        /// Who.
+        by: NodeId,
+    },
+    /// That is not so any more.
+    Closed {
+        /// The address.
+        addr: SocketAddr,
+    },
 }
 
 /// Something for the node to do.
@@ -417,7 +433,7 @@ pub enum Event {
         /// What.
         message: wire::Message,
     },
-    /// [`PortMapper::believed`] has changed.
+    /// [`PortMapper::believed`] or [`OpenPort::open`] has changed.
     Believed,
     /// Tell the operator.
     Report(Report),

@@ -89,6 +89,11 @@ impl Table {
         &self.rule
     }
 
+    /// Opens a port of the hosts inside to anyone, or none.
+    pub(crate) const fn open(&mut self, port: Option<u16>) {
+        self.rule.open = port;
+    }
+
     pub(crate) fn external(&self) -> &[Ipv4Addr] {
         &self.external
     }
@@ -192,7 +197,8 @@ impl Table {
         if self.rule.kind == Kind::UdpBlock {
             return Err(Lost::UdpBlocked);
         }
-        if !self.translates(dst) && self.rule.filtering == Dependence::Independent {
+        let open = self.rule.open == Some(dst.port());
+        if !self.translates(dst) && (open || self.rule.filtering == Dependence::Independent) {
             return Ok(dst);
         }
         let forwards = self.rule.router.as_ref().is_some_and(|router| router.forwards);

@@ -25,7 +25,7 @@ pub(super) const ENDS: [(&str, &str); 8] = [
 ];
 
 /// What happens to the port of a router.
-pub(super) const MAPPING_EVENTS: [&str; 10] = [
+pub(super) const MAPPING_EVENTS: [&str; 12] = [
     "no_router",
     "refused",
     "mapped",
@@ -36,6 +36,8 @@ pub(super) const MAPPING_EVENTS: [&str; 10] = [
     "useless",
     "released",
     "not_released",
+    "open",
+    "closed",
 ];
 
 /// Records events.

@@ -131,7 +131,7 @@ metrics! {
     PORT_MAPPING_EVENTS: Counter "net_mesh_port_mapping_events_total" [
         event: Values::Of(|| super::happened::MAPPING_EVENTS.to_vec())
     ]
-        "What happened to the port of the router.";
+        "What happened to the port of the router, or to one opened by hand.";
     PORT_MAPPING_REQUESTS: Counter "net_mesh_port_mapping_requests_total" [
         protocol: PROTOCOL,
         request: Values::Of(|| vec!["map", "release"]),

@@ -15,6 +15,8 @@ pub(crate) fn report(report: &Report, name: &str) {
         Report::Useless { .. } => "useless",
         Report::Released { .. } => "released",
         Report::NotReleased { .. } => "not_released",
+        Report::Open { .. } => "open",
+        Report::Closed { .. } => "closed",
     };
     crate::metrics::of_port_mapping_event(word);
     match report {
@@ -50,5 +52,9 @@ pub(crate) fn report(report: &Report, name: &str) {
             hint = if *for_ever { "delete it in the router's settings" } else { "it ends with its lease" },
             "port mapping not released"
         ),
+        Report::Open { addr, by } => {
+            tracing::info!(%addr, by = %by.short(), name, "the port is open to everyone: others are told");
+        }
+        Report::Closed { addr } => tracing::warn!(%addr, "the port is not open to everyone any more"),
     }
 }

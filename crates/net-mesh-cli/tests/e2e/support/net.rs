@@ -14,6 +14,7 @@ use patchbay::{
 use tokio::runtime::Runtime;
 
 use super::line::{Line, Quality};
+use super::mesh::PORT;
 use super::process::{Place, program, run};
 use super::{alone, wait_until};
 
@@ -38,6 +39,10 @@ pub(crate) enum Behind {
     TwoNats,
     /// No translation, but only answers come in.
     Firewall,
+    /// The same, and the operator has opened the node's port.
+    OpenPort,
+    /// A home whose operator has the router forward the node's port.
+    ForwardedPort,
     /// A public address to which no UDP comes, and from which none goes.
     NoUdp,
 }
@@ -94,7 +99,23 @@ impl Net {
                 filter_by_address(&host.routers[0]);
                 host
             }
+            Behind::OpenPort => {
+                let device = self.device(name, &[&isp]);
+                let outside = address(&device);
+                open(
+                    &isp,
+                    &format!(
+                        "ip daddr {outside} udp dport {PORT} accept\nip daddr {outside} ct state established,related accept\nip daddr {outside} drop"
+                    ),
+                );
+                Host { name: name.into(), outside, device, routers: vec![isp] }
+            }
             Behind::PortRestricted => self.home(name, Nat::Moderate, isp),
+            Behind::ForwardedPort => {
+                let host = self.home(name, Nat::Moderate, isp);
+                forward(&host.routers[0], host.outside, host.ip());
+                host
+            }
             Behind::Symmetric => self.home(name, Nat::Strict, isp),
             Behind::TwoNats => self.home_behind_a_carrier(name, isp),
         }
@@ -249,6 +270,39 @@ pub(crate) fn ip(place: &Place, arguments: &[&str]) -> String {
 /// Address-dependent filtering (RFC 4787 §5): an address may send to an inside endpoint once that very
 /// endpoint has sent to it. patchbay's own rule forgets the endpoint: whom any socket behind the NAT has
 /// contacted may then send to all of them.
+/// Lets `router` filter what it forwards by these rules.
+fn open(router: &Router, rules: &str) {
+    let table = format!(
+        "table ip operator {{
+            chain forward {{
+                type filter hook forward priority 10; policy accept;
+                {rules}
+            }}
+        }}"
+    );
+    nft(router, table);
+}
+
+/// Lets `router`, whose address is `outside`, forward the nodes' port to `inside`.
+fn forward(router: &Router, outside: IpAddr, inside: IpAddr) {
+    let table = format!(
+        "table ip operator {{
+            chain prerouting {{
+                type nat hook prerouting priority dstnat - 10; policy accept;
+                ip daddr {outside} udp dport {PORT} dnat to {inside}:{PORT}
+            }}
+        }}
+        insert rule ip filter forward ip daddr {inside} udp dport {PORT} accept"
+    );
+    nft(router, table);
+}
+
+fn nft(router: &Router, rules: String) {
+    let mut nft = Command::new(program("nft", "nftables"));
+    nft.arg(rules);
+    run(&Place::Router(router.clone()), nft).ok("nft");
+}
+
 fn filter_by_address(router: &Router) {
     let wan = router.interfaces().into_iter().find(|iface| iface.ip() == router.uplink_ip()).unwrap();
     let wan = wan.name();
@@ -268,9 +322,7 @@ fn filter_by_address(router: &Router) {
             }}
         }}"
     );
-    let mut nft = Command::new(program("nft", "nftables"));
-    nft.arg(rules);
-    run(&Place::Router(router.clone()), nft).ok("nft");
+    nft(router, rules);
 }
 
 impl Host {
