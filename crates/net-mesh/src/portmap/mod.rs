@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `gateway` | which router is this host's next hop? |
 //! | `pcp`, `upnp` | how is it asked in each protocol? |
+//! | `ssdp` | which UPnP device is that router? |
 //! | `router` | what came of one request? |
 //! | `asker`, `worker` | the thread that does so |
 //! | `info`, `report` | what does the operator read? |
@@ -20,6 +21,8 @@ mod pcp;
 mod report;
 #[cfg(feature = "port-mapping")]
 mod router;
+#[cfg(feature = "port-mapping")]
+mod ssdp;
 #[cfg(all(test, feature = "port-mapping"))]
 mod tests;
 #[cfg(feature = "port-mapping")]

@@ -27,6 +27,16 @@ const LIMITS: [(Protocol, Duration); 3] = [
 /// How long a deletion may take: somebody waits for the program to end.
 pub(super) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long `request` may take.
+pub(super) fn limit(request: &Request) -> Duration {
+    match request {
+        Request::Map { protocol, .. } => {
+            LIMITS.iter().find(|(p, _)| p == protocol).map_or(RELEASE_LIMIT, |(_, limit)| *limit)
+        }
+        Request::Release { .. } => RELEASE_LIMIT,
+    }
+}
+
 /// Longest text for the log, in bytes.
 const MAX_DETAIL: usize = 200;
 
@@ -82,12 +92,10 @@ impl Router {
 
     /// Asks the router, and counts what came of it.
     pub(super) async fn carry_out(&mut self, request: Request) -> Answer {
-        let (protocol, word, limit) = match request {
-            Request::Map { protocol, .. } => {
-                let limit = LIMITS.iter().find(|(p, _)| *p == protocol).map_or(RELEASE_LIMIT, |(_, l)| *l);
-                (protocol, "map", limit)
-            }
-            Request::Release { protocol, .. } => (protocol, "release", RELEASE_LIMIT),
+        let limit = limit(&request);
+        let (protocol, word) = match request {
+            Request::Map { protocol, .. } => (protocol, "map"),
+            Request::Release { protocol, .. } => (protocol, "release"),
         };
         let answer = match timeout(limit, self.ask(request)).await {
             Ok(Ok(answer)) => answer,
