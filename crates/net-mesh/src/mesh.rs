@@ -23,8 +23,8 @@ use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
 use crate::peer::{Health, Nat, Path, PeerInfo, Pong, Relayed, Status, Udp};
-use crate::portmap::PortMapping;
-use crate::session::{HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
+use crate::portmap::{self, Asker, Ledger, PortMapping};
+use crate::session::{CLOSE_WAIT, HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
 
 /// Streams opened by peers that wait for [`Mesh::accept_stream`]. More are refused.
@@ -41,6 +41,24 @@ const PING_WAIT: Duration = Duration::from_secs(5);
 
 /// How long shutting down waits for subscribers to take what was published.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
+
+/// How long it waits for the driver to take leave of the peers and to ask the router; that one has a queue to read first.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
+
+/// How long it waits for the router to delete what it has mapped: the longest such request. What is under way with the
+/// router does not come before it; the margin is for the threads and queues between.
+const RELEASE_WAIT: Duration = portmap::RELEASE_LIMIT.saturating_add(Duration::from_millis(500));
+
+/// How long it waits for the goodbye to leave before sessions are closed: a round trip, and no longer than this.
+const GOODBYE_WAIT: Duration = Duration::from_millis(300);
+
+/// How long [`Mesh::shutdown`] takes at most, all its parts together. It takes a fraction of it where subscribers keep
+/// up, and the router, if it was asked for a port, answers.
+pub const SHUTDOWN_LIMIT: Duration = DRAIN_WAIT
+    .saturating_add(LEAVE_WAIT)
+    .saturating_add(RELEASE_WAIT)
+    .saturating_add(GOODBYE_WAIT)
+    .saturating_add(CLOSE_WAIT);
 
 /// What is said where nothing comes back over UDP.
 const SILENT: &str = "nothing has come back over UDP from anyone: a firewall drops UDP here, or nobody runs at the \
@@ -84,6 +102,8 @@ pub(crate) struct Shared {
     /// Counts changes of sessions and members, for those who wait for one.
     changes: watch::Sender<u64>,
     pub(crate) hub: Arc<Hub>,
+    /// What is open on routers.
+    pub(crate) ledger: Ledger,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -170,6 +190,10 @@ impl Shared {
     /// The connections of the sessions.
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
         lock(&self.links).values().cloned().collect()
+    }
+
+    fn say_what_stays(&self) {
+        self.ledger.say_what_stays(self.now());
     }
 
     /// Tells the driver without waiting; when its queue is full the wish is repeated by whoever has it.
@@ -264,11 +288,18 @@ impl Drop for Inner {
         self.shared.hub.close();
         self.sessions.close();
         self.shared.stop.notify_one();
+        self.shared.say_what_stays();
     }
 }
 
-/// How long the end waits for the router to delete what it has mapped: a request is given up after two seconds.
-const RELEASE_WAIT: Duration = Duration::from_millis(2500);
+/// Says what stays open on the router when the end of a node is over, or is not waited for any longer.
+struct Farewell<'a>(&'a Shared);
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        self.0.say_what_stays();
+    }
+}
 
 /// A node of a mesh. Cheap to clone; the node stops when the last clone is dropped, or at
 /// [`shutdown`](Self::shutdown), which also says goodbye.
@@ -308,10 +339,13 @@ impl Mesh {
             subscriptions: Notify::new(),
             changes: watch::channel(0).0,
             hub: Arc::clone(&hub),
+            ledger: Ledger::default(),
         });
         *lock(&members.0) = Arc::downgrade(&shared);
         let services =
             Inbound { hub, members, streams: streams_tx, datagrams: datagrams_tx, drops: parts.drops };
+        let nonces = parts.identity.derive("net-mesh port mapping v1");
+        let router = Asker::new(parts.network.is_the_machines(), nonces);
         let sessions = Sessions::start(
             parts.identity,
             parts.quic_seed,
@@ -322,7 +356,7 @@ impl Mesh {
         let driver = Driver::new(
             Arc::clone(&shared),
             Arc::clone(&sessions),
-            parts.network,
+            (parts.network, router),
             (signals.downgrade(), received),
             parts.datagrams,
         );
@@ -664,18 +698,26 @@ impl Mesh {
     }
 
     /// Stops the node: gives subscribers up to two seconds to take what was published, tells the mesh
-    /// that it leaves, and closes every session. Other clones of this handle are of no use afterwards.
+    /// that it leaves, gives the router its port back, and closes every session. Other clones of this handle are of no use
+    /// afterwards.
+    ///
+    /// Takes [`SHUTDOWN_LIMIT`] at most. A port that stays open on the router is logged as a warning, also if this is not
+    /// waited for to its end.
     pub async fn shutdown(self) {
         let shared = self.shared();
+        let _farewell = Farewell(shared);
         let _ = timeout(DRAIN_WAIT, shared.hub.drain()).await;
-        let (done, left) = oneshot::channel();
-        if shared.signals.send(Signal::Leave(done)).await.is_ok() {
-            // Bounded: a driver that is gone answers at once, by dropping its end.
-            let _ = timeout(DRAIN_WAIT, left).await;
+        // A driver that is gone answers at once, by dropping its end.
+        let leave = async {
+            let (done, left) = oneshot::channel();
+            shared.signals.send(Signal::Leave(done)).await.ok()?;
+            left.await.ok()
+        };
+        if !matches!(timeout(LEAVE_WAIT, leave).await, Ok(None)) {
             let _ = timeout(RELEASE_WAIT, self.port_released()).await;
             // The goodbye is in the streams' buffers; a round trip lets it leave before they close.
             let slowest = lock(&shared.links).values().map(|l| l.connection.rtt()).max();
-            tokio::time::sleep(slowest.unwrap_or_default().min(Duration::from_millis(300))).await;
+            tokio::time::sleep(slowest.unwrap_or_default().min(GOODBYE_WAIT)).await;
         }
         shared.hub.close();
         shared.down.send_replace(true);

@@ -25,9 +25,9 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(180);
 /// without delay.
 const LOOKUP: Duration = Duration::from_secs(10);
 
-/// How long the end may take: a goodbye over a slow path, and requests under way. A service manager waits
-/// longer before it kills.
-const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the end may take: all that the node's own end may, of which the longest part is the router that is asked to
+/// delete a port; and a margin for requests under way. A service manager waits far longer before it kills.
+const GOODBYE: Duration = net_mesh::SHUTDOWN_LIMIT.saturating_add(Duration::from_secs(1));
 
 /// Run the node in the foreground, until SIGINT or SIGTERM
 #[derive(Debug, Args)]
@@ -106,11 +106,12 @@ impl Up {
         super::block_on(async {
             // From here on a signal means a clean end, also while names are looked up.
             let mut signals = StopSignals::new()?;
+            // What may fail comes before the node: one that was started has to be shut down.
+            let _metrics = metrics.map(Endpoint::serve).transpose()?;
             let mesh = tokio::select! {
                 mesh = self.start(identity, &config, home) => mesh?,
                 () = signals.recv() => return Ok(()),
             };
-            let _metrics = metrics.map(Endpoint::serve).transpose()?;
             let _dashboard = dashboard.map(|dashboard| show(dashboard, mesh.clone()));
             serve(mesh, home, signals).await
         })

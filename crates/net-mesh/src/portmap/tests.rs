@@ -14,6 +14,7 @@ use net_mesh_proto::portmap::{Answer, Failure, Granted, Protocol, Request};
 
 use super::router::{Place, Router, limit};
 
+mod end;
 mod search;
 
 /// Far above what any request may take: only a hang reaches it.
@@ -35,7 +36,7 @@ fn map(protocol: Protocol) -> Request {
 /// Asks the router at `gateway`, whose SSDP is at `ssdp`.
 fn ask_at(gateway: Ipv4Addr, ssdp: SocketAddr, request: Request) -> Answer {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut router = Router::new(Place { gateway: Some(gateway), ssdp }, [1, 2, 3]);
+    let mut router = Router::new(Place { gateway: Some(gateway), ssdp }, [7; 32]);
     runtime.block_on(ask(&mut router, request))
 }
 

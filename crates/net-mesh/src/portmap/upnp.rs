@@ -44,6 +44,11 @@ impl Upnp {
         Self { found: None, doubted: false, ssdp }
     }
 
+    /// Whether some device has been asked for anything.
+    pub(super) const fn is_found(&self) -> bool {
+        self.found.is_some()
+    }
+
     /// The device, if it is known.
     fn known(&self, gateway: Option<Ipv4Addr>) -> Option<Gateway<Tokio>> {
         self.found.clone().filter(|device| gateway.is_none_or(|ip| device.addr.ip() == IpAddr::V4(ip)))

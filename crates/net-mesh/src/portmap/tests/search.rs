@@ -15,7 +15,7 @@ fn release() -> Request {
 }
 
 fn router(gateway: Ipv4Addr, ssdp: SocketAddr) -> Router {
-    Router::new(Place { gateway: Some(gateway), ssdp }, [1, 2, 3])
+    Router::new(Place { gateway: Some(gateway), ssdp }, [7; 32])
 }
 
 /// Waits for the first search at `socket`, for the address to answer to.
