@@ -504,6 +504,9 @@ impl Driver {
     /// The network told of changes. The node hears of them also where all addresses are what they were.
     fn network_told(&mut self, kinds: &net::Kinds) {
         let before = std::mem::take(&mut self.ips);
+        if kinds.contains(&net::Change::Slept) {
+            self.handle(Input::Slept);
+        }
         self.network_changed();
         let readdressed = before != self.ips;
         metrics::of_network_change();

@@ -128,6 +128,11 @@ mod with_a_router {
         let given = scene.gateway.given();
         assert!(given.len() == 1 && given[0].contains(port), "{external}: {given:?}");
         // Only now: who comes later dials what is published, and nothing else is known of it.
+        for node in &nodes[..2] {
+            wait_until("members read of the port", PROVEN, || {
+                (peer(node, "home")["port_mapped"] == true).then_some(())
+            });
+        }
         nodes.extend(scene.start(&[CALLER]));
         nodes[CALLER].wait_for_direct_peers(&["home"], PROVEN);
         let home = peer(&nodes[CALLER], "home");

@@ -18,7 +18,7 @@ impl Node {
         match Message::parse(bytes) {
             Ok(message) if socket == SocketId::MAIN && self.reach_stun(now, from, &message, bytes) => {}
             Ok(Message::ProbeIndication(probe)) if socket == SocketId::MAIN => {
-                self.handle_reached(now, probe.token);
+                self.handle_reached(now, from, probe.token);
             }
             Ok(message) => {
                 if message.is_answer() {

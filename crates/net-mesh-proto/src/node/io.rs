@@ -101,6 +101,9 @@ pub enum Input<'a> {
         /// The local ports of the other socket: IPv4, IPv6.
         other: [Option<u16>; 2],
     },
+    /// The host slept, or this process did not run, for longer than its clock may show: what was granted for a time may have
+    /// ended. [`Input::Network`] follows.
+    Slept,
     /// A socket asked for with [`Output::OpenSocket`] is open, on this local address.
     SocketOpened {
         /// Which.

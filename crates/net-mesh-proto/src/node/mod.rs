@@ -181,6 +181,7 @@ impl Node {
         }
         match input {
             Input::Datagram { socket, from, bytes } => self.handle_datagram(now, socket, from, bytes),
+            Input::Slept => self.for_mapper(|mapper, out| mapper.slept(now, out)),
             Input::Network { ips, main, other } => self.handle_network(now, ips, main, other),
             Input::SocketOpened { socket, local } => {
                 self.for_traversal(|traversal| traversal.socket_opened(now, socket, local));

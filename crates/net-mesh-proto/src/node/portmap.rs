@@ -1,5 +1,7 @@
 //! The port of the router, as the node wires it: who is asked, what is told to others, what they see instead of the NAT.
 
+use core::net::SocketAddr;
+
 use super::control::Control;
 use super::{Event, Node, Output};
 use crate::drops::{DropCounts, DropReason};
@@ -79,9 +81,9 @@ impl Node {
     }
 
     /// A probe arrived on the main socket.
-    pub(super) fn handle_reached(&mut self, now: Time, token: ProbeToken) {
+    pub(super) fn handle_reached(&mut self, now: Time, from: SocketAddr, token: ProbeToken) {
         let mut known = false;
-        self.for_mapper(|mapper, out| known = mapper.heard(now, token, out));
+        self.for_mapper(|mapper, out| known = mapper.heard(now, from, token, out));
         if !known {
             self.drops_now(DropReason::UnknownToken);
         }
@@ -113,6 +115,7 @@ impl Node {
     /// Tells others what they experience: the NAT, or the port mapping that leads through it, and the addresses.
     pub(super) fn describe_reach(&mut self, now: Time) {
         let (measured, ..) = self.current_verdict(now);
+        self.for_mapper(|mapper, out| mapper.set_filtering(now, measured.filtering, out));
         let mapped = self.local.mapped().is_some();
         let summary = VerdictSummary::from(&self.as_experienced(measured));
         if self.membership.own_draft().verdict.class() != summary.class() {

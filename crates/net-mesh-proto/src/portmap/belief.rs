@@ -3,6 +3,10 @@
 //! **Silence counts only where somebody spoke.** A member says that it has sent; without that word nothing is concluded, for
 //! then the question may have been lost, or the member be gone. [`ASKS`] who have sent and were not heard are a no; another
 //! one each time, where there are several.
+//!
+//! **One member's word is not taken where there are two.** The first who gets through is followed by another one; only if
+//! nobody else can tell, the first is believed. What comes from the very address to which this node has a session proves nothing:
+//! that has a hole of its own in the NAT.
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -27,6 +31,12 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// The longest such time: the wait doubles while nobody can tell.
 const AGAIN_AT_MOST: Duration = Duration::from_secs(300);
 
+/// Between two questions at least, where a change of the network raises doubt.
+const DOUBTS: Duration = Duration::from_secs(30);
+
+/// Members who must get through, where there are as many.
+const ENOUGH: usize = 2;
+
 /// A member that can be asked: there is a direct session with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Witness {
@@ -40,6 +50,8 @@ pub struct Witness {
 #[derive(Clone, Copy, Debug)]
 struct Question {
     peer: NodeId,
+    /// Where the member's session comes from.
+    addr: SocketAddr,
     token: ProbeToken,
     until: Time,
     /// The member says that it has sent.
@@ -51,10 +63,25 @@ struct Question {
 pub(super) enum Step {
     /// Ask this member to send.
     Ask(NodeId, ProbeToken),
+    /// This member got through, and nobody can say otherwise.
+    Proven(NodeId),
     /// What was sent does not arrive.
     Disproved,
     /// Nothing.
     Nothing,
+}
+
+/// What a probe says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nobody asked for it.
+    Unknown,
+    /// Nothing, or not yet.
+    Nothing,
+    /// The mapping still works.
+    Again,
+    /// It works.
+    Proven(NodeId),
 }
 
 /// Whether one mapped address is believed.
@@ -62,7 +89,12 @@ pub(super) enum Step {
 pub(super) struct Belief {
     /// Who reached it last.
     proven_by: Option<NodeId>,
+    /// Who reached it while that was not enough.
+    reached: Vec<NodeId>,
     open: Option<Question>,
+    /// The question that was answered last: its probes come three times.
+    done: Option<ProbeToken>,
+    asked: Option<Time>,
     /// Those whose packets did not arrive, since one's did.
     silent: Vec<NodeId>,
     /// Questions in a row that told nothing.
@@ -72,8 +104,17 @@ pub(super) struct Belief {
 
 impl Belief {
     /// Nothing is known of it; it is to be proven from `now` on.
-    pub(super) fn new(now: Time) -> Self {
-        Self { proven_by: None, open: None, silent: Vec::new(), futile: 0, next: now }
+    pub(super) const fn new(now: Time) -> Self {
+        Self {
+            proven_by: None,
+            reached: Vec::new(),
+            open: None,
+            done: None,
+            asked: None,
+            silent: Vec::new(),
+            futile: 0,
+            next: now,
+        }
     }
 
     pub(super) const fn proven_by(&self) -> Option<NodeId> {
@@ -83,7 +124,8 @@ impl Belief {
     /// Something may have changed: prove it again soon.
     pub(super) fn doubt(&mut self, now: Time) {
         self.futile = 0;
-        self.next = self.next.min(now);
+        let soon = self.asked.map_or(now, |at| now.max(at + DOUBTS));
+        self.next = self.next.min(soon);
     }
 
     /// When [`Self::step`] wants to be called.
@@ -91,48 +133,65 @@ impl Belief {
         self.open.map_or(self.next, |question| question.until)
     }
 
-    /// Asks the next member, if it is time; `external` is the address in question.
+    /// Asks the next member, if it is time; `external` is the address in question, and `provable` whether what arrives there
+    /// would prove anything.
     pub(super) fn step(
         &mut self,
         now: Time,
-        external: SocketAddr,
+        (external, provable): (SocketAddr, bool),
         witnesses: &[Witness],
         rng: &mut Rng,
     ) -> Step {
         if self.due() > now {
             return Step::Nothing;
         }
+        let mut told_nothing = false;
         if let Some(question) = self.open.take() {
+            told_nothing = !question.sent;
             if question.sent {
                 self.silent.push(question.peer);
-            } else {
-                self.told_nothing(now);
-                return Step::Nothing;
             }
             if self.silent.len() >= ASKS {
-                self.proven_by = None;
+                (self.proven_by, self.reached) = (None, Vec::new());
                 return Step::Disproved;
             }
         }
         // A neighbour behind the same router proves nothing about who is beyond it.
         let fit = |w: &&Witness| {
-            w.addr.is_ipv4() == external.is_ipv4()
+            provable
+                && w.addr.is_ipv4() == external.is_ipv4()
                 && w.addr.ip() != external.ip()
                 && crate::wire::addr::scope(w.addr.ip()) == crate::wire::addr::Scope::Global
         };
-        let fresh = |w: &&Witness| !self.silent.contains(&w.id);
+        let fresh = |w: &&Witness| !self.silent.contains(&w.id) && !self.reached.contains(&w.id);
         let mut choice: Vec<&Witness> = witnesses.iter().filter(fit).filter(fresh).collect();
+        if let Some(by) = self.reached.first().copied()
+            && (told_nothing || choice.is_empty())
+        {
+            self.believe(now, by);
+            return Step::Proven(by);
+        }
         if choice.is_empty() {
             choice = witnesses.iter().filter(fit).collect();
         }
         let index = usize::try_from(rng.below(choice.len() as u64)).unwrap_or(0);
-        let Some(chosen) = choice.get(index) else {
+        let Some(chosen) = choice.get(index).filter(|_| !told_nothing) else {
             self.told_nothing(now);
             return Step::Nothing;
         };
         let token = ProbeToken(rng.u64());
-        self.open = Some(Question { peer: chosen.id, token, until: now + WAIT, sent: false });
+        self.asked = Some(now);
+        self.open =
+            Some(Question { peer: chosen.id, addr: chosen.addr, token, until: now + WAIT, sent: false });
         Step::Ask(chosen.id, token)
+    }
+
+    fn believe(&mut self, now: Time, by: NodeId) {
+        self.silent.clear();
+        self.reached.clear();
+        self.futile = 0;
+        self.next = now + PROVE_AGAIN;
+        self.proven_by = Some(by);
     }
 
     fn told_nothing(&mut self, now: Time) {
@@ -147,21 +206,32 @@ impl Belief {
         };
         match outcome {
             Outcome::Sent => open.sent = true,
-            Outcome::NotYours | Outcome::Busy | Outcome::CannotSend => {
-                self.open = None;
-                self.told_nothing(now);
-            }
+            // Found out at once, as if the time were over.
+            Outcome::NotYours | Outcome::Busy | Outcome::CannotSend => open.until = now,
         }
     }
 
-    /// A probe arrived; returns whether it was one that was asked for, and who sent it.
-    pub(super) fn heard(&mut self, now: Time, token: ProbeToken) -> Option<NodeId> {
-        let question = self.open.filter(|open| open.token == token)?;
-        self.open = None;
-        self.silent.clear();
-        self.futile = 0;
-        self.next = now + PROVE_AGAIN;
-        self.proven_by = Some(question.peer);
-        Some(question.peer)
+    /// A probe arrived from `from`.
+    pub(super) fn heard(&mut self, now: Time, from: SocketAddr, token: ProbeToken) -> Heard {
+        if self.done == Some(token) {
+            return Heard::Nothing;
+        }
+        let Some(question) = self.open.take_if(|open| open.token == token) else { return Heard::Unknown };
+        self.done = Some(token);
+        if from == question.addr || from.ip() != question.addr.ip() {
+            self.told_nothing(now);
+            return Heard::Nothing;
+        }
+        if self.proven_by.is_some() {
+            self.believe(now, question.peer);
+            return Heard::Again;
+        }
+        self.reached.push(question.peer);
+        if self.reached.len() >= ENOUGH {
+            self.believe(now, question.peer);
+            return Heard::Proven(question.peer);
+        }
+        self.next = now;
+        Heard::Nothing
     }
 }

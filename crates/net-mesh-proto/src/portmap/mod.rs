@@ -10,19 +10,26 @@
 //!
 //! | file | the question it answers |
 //! |---|---|
-//! | `mapper` | when is which router asked for what, and what follows from its answers? |
+//! | `mapper` | when is which router asked for what? |
+//! | `search` | one protocol after the other: which router maps a port? |
+//! | `held` | what follows from having a mapping: renewal, proof, and its end |
+//! | `debts` | what has the router still to answer although nobody uses it any more? |
 //! | `belief` | whether a mapping has been proven, and who is asked to |
 //! | `prover` | the other role: sending to a member's mapping |
 //! | [`wire`] | the two messages |
 //!
 //! # When
-//! At the start and when the network changes, [`MIN_PAUSE`] apart at least; a router that does not answer or refuses is left alone for
-//! [`REST`]. What is held is asked for again at half of its lease, and every [`CHECK`] at least: the same request
+//! At the start and when the network changes, [`MIN_PAUSE`] apart at least, and twice as long after each search that came to
+//! nothing; a router that does not answer or refuses is otherwise left alone for [`REST`]. Nothing is searched for while the router has
+//! still to answer a deletion. What is held is asked for again at half of its lease, and every [`CHECK`] at least: the same request
 //! renews, brings back what a router has forgotten, and tells by its epoch that it had.
 
 mod belief;
+mod debts;
+mod held;
 mod mapper;
 mod prover;
+mod search;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -127,10 +134,14 @@ pub enum Request {
         /// For how long; zero: until it is deleted (UPnP-IGD only).
         lease: Duration,
     },
-    /// Delete a mapping.
+    /// Delete a mapping; nobody else's: nothing is asked where this host has another router or address by now.
     Release {
         /// In which protocol.
         protocol: Protocol,
+        /// The router that granted it.
+        gateway: IpAddr,
+        /// The address of this host to which it leads.
+        host: IpAddr,
         /// The port of this host.
         internal: u16,
         /// The port of the router, as granted.
@@ -159,6 +170,8 @@ pub enum Answer {
 pub struct Granted {
     /// The router.
     pub gateway: IpAddr,
+    /// The address of this host to which it leads.
+    pub host: IpAddr,
     /// The address that the router says is open.
     pub external: SocketAddr,
     /// For how long; `None`: until it is deleted.

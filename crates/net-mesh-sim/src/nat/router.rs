@@ -69,6 +69,9 @@ impl Ports {
             {
                 failed(Failure::NoRouter)
             }
+            Request::Release { gateway, host: whose, .. } if gateway != own || whose != host => {
+                failed(Failure::NoRouter)
+            }
             Request::Release { external, .. } => {
                 self.given.remove(&external);
                 Answer::Released
@@ -84,6 +87,7 @@ impl Ports {
                 self.given.insert(external, Port { internal, until: now + lease });
                 Answer::Mapped(Granted {
                     gateway: own,
+                    host,
                     external: SocketAddr::new(router.claims.unwrap_or(own), external),
                     lease: Some(lease),
                     epoch: u32::try_from((now - self.since).as_secs()).ok(),

@@ -140,6 +140,7 @@ mod tests {
         Answer::Mapped(Granted {
             gateway: IpAddr::from([192, 0, 2, 1]),
             external: SocketAddr::from(([198, 51, 100, 9], external)),
+            host: IpAddr::from([192, 0, 2, 7]),
             lease,
             epoch: None,
         })

@@ -36,6 +36,7 @@ fn options(external: u16, lease: Duration) -> PortMappingOptions {
 fn granted(between: Between, mapping: &PortMapping, external: IpAddr) -> Granted {
     Granted {
         gateway: between.gateway.into(),
+        host: between.host.into(),
         external: SocketAddr::new(external.to_canonical(), mapping.external_port().get()),
         lease: Some(Duration::from_secs(mapping.lifetime().into())),
         epoch: Some(mapping.gateway_epoch()),

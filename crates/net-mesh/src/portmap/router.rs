@@ -105,7 +105,10 @@ impl Router {
         if protocol == Protocol::UpnpIgd && !self.upnp.is_found() {
             return;
         }
-        let release = Request::Release { protocol, internal, external };
+        let gateway = self.place.gateway.or_else(default_gateway);
+        let Some((gateway, host)) = gateway.and_then(|ip| Some((ip, address_towards(ip).ok()?))) else { return };
+        let (gateway, host) = (gateway.into(), host.into());
+        let release = Request::Release { protocol, gateway, host, internal, external };
         if let Answer::Failed { failure, detail } = self.carry_out(release).await {
             tracing::warn!(
                 %protocol, port = external, reason = failure.words(), detail,
@@ -163,7 +166,15 @@ impl Router {
                 };
                 Ok(Answer::Mapped(granted))
             }
-            Request::Release { protocol, internal, external } => {
+            Request::Release { protocol, gateway: by, host: leads_to, internal, external } => {
+                // Another network's router at the same address would be asked to close what is not ours.
+                let moved = gateway.is_some_and(|now| by != now || leads_to != host);
+                if moved {
+                    return Err(Refusal::of(
+                        Failure::NoRouter,
+                        "this host has another router or address by now",
+                    ));
+                }
                 let port = nonzero(internal)?;
                 match protocol {
                     Protocol::Pcp => {

@@ -33,6 +33,11 @@ fn map(protocol: Protocol) -> Request {
     Request::Map { protocol, internal: 7000, external: 40_000, lease: Duration::from_secs(3600) }
 }
 
+fn release(protocol: Protocol, gateway: Ipv4Addr) -> Request {
+    let (gateway, host) = (gateway.into(), Ipv4Addr::LOCALHOST.into());
+    Request::Release { protocol, gateway, host, internal: 7000, external: 40_000 }
+}
+
 /// Asks the router at `gateway`, whose SSDP is at `ssdp`.
 fn ask_at(gateway: Ipv4Addr, ssdp: SocketAddr, request: Request) -> Answer {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -121,6 +126,7 @@ mod by_datagram {
         for protocol in [Protocol::Pcp, Protocol::NatPmp] {
             let granted = Granted {
                 gateway: gateway.into(),
+                host: Ipv4Addr::LOCALHOST.into(),
                 external: "198.51.100.9:40000".parse().unwrap(),
                 lease: Some(Duration::from_secs(1800)),
                 epoch: Some(77),
@@ -135,8 +141,17 @@ mod by_datagram {
             Some(if request[0] == 2 { pcp(request, 0, 0, 0) } else { nat_pmp(request, 0, 0, 0) })
         });
         for protocol in [Protocol::Pcp, Protocol::NatPmp] {
-            let release = Request::Release { protocol, internal: 7000, external: 40_000 };
-            assert_eq!(ask(gateway, release), Answer::Released, "{protocol}");
+            assert_eq!(ask(gateway, release(protocol, gateway)), Answer::Released, "{protocol}");
+            // What another router granted, or for another address of this host, is not this one's to delete.
+            let Request::Release { gateway: by, host, internal, external, .. } = release(protocol, gateway)
+            else {
+                unreachable!()
+            };
+            let other = "192.0.2.1".parse().unwrap();
+            for (by, host) in [(other, host), (by, other)] {
+                let elsewhere = Request::Release { protocol, gateway: by, host, internal, external };
+                assert_eq!(failure(&ask(gateway, elsewhere)), Some(Failure::NoRouter), "{protocol}");
+            }
         }
     }
 
@@ -436,12 +451,10 @@ mod by_http {
         assert_eq!(granted.external, "198.51.100.9:40000".parse().unwrap());
         assert_eq!((granted.lease, granted.epoch), (Some(Duration::from_secs(3600)), None));
         let add = seen.lock().unwrap().iter().find(|r| r.contains("AddPortMapping")).unwrap().clone();
-        // Its own address towards the device, on loopback the device's.
         for part in ["<NewInternalPort>7000<", "<NewProtocol>UDP<", "<NewLeaseDuration>3600<", "net-mesh"] {
             assert!(add.contains(part), "{part}: {add}");
         }
-        let release = Request::Release { protocol: Protocol::UpnpIgd, internal: 7000, external: 40_000 };
-        assert_eq!(ask(&device, release), Answer::Released);
+        assert_eq!(ask(&device, release(Protocol::UpnpIgd, device.ip)), Answer::Released);
     }
 
     #[test]

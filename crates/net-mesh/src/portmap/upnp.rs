@@ -141,6 +141,7 @@ async fn add(
     added.map_err(Unmapped::NoPort)?;
     Ok(Granted {
         gateway: device.addr.ip(),
+        host: host.into(),
         external: SocketAddr::new(ip, external),
         lease: (seconds > 0).then_some(lease),
         epoch: None,

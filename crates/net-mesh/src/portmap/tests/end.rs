@@ -20,15 +20,13 @@ struct Scene {
     mute: Arc<AtomicU8>,
     /// The requests about ports that arrived: what, and which port of the router.
     seen: Arc<Mutex<Vec<(&'static str, u16)>>>,
+    gateway: Ipv4Addr,
 }
 
 fn map(external: u16) -> Request {
     Request::Map { protocol: Protocol::UpnpIgd, internal: 7000, external, lease: Duration::from_secs(600) }
 }
 
-fn release(external: u16) -> Request {
-    Request::Release { protocol: Protocol::UpnpIgd, internal: 7000, external }
-}
 
 fn port_in(request: &str) -> u16 {
     let (_, rest) = request.split_once("<NewExternalPort>").unwrap();
@@ -55,11 +53,16 @@ impl Scene {
         let (signals, answers) = mpsc::channel(64);
         let place = Place { gateway: Some(device.ip), ssdp: device.ssdp };
         let worker = Worker::start(place, [7; 32], signals.downgrade()).unwrap();
-        Self { worker: Some(worker), answers, _signals: signals, mute, seen }
+        Self { worker: Some(worker), answers, _signals: signals, mute, seen, gateway: device.ip }
     }
 
     fn ask(&self, id: u64, request: Request) -> Option<Answer> {
         self.worker.as_ref().unwrap().ask(RequestId(id), request)
+    }
+
+    fn release(&self, external: u16) -> Request {
+        let (gateway, host) = (self.gateway.into(), Ipv4Addr::LOCALHOST.into());
+        Request::Release { protocol: Protocol::UpnpIgd, gateway, host, internal: 7000, external }
     }
 
     fn seen(&self) -> Vec<(&'static str, u16)> {
@@ -93,7 +96,7 @@ async fn a_deletion_does_not_wait_for_a_request_to_map_and_undoes_it() {
     let mut scene = Scene::new();
     assert_eq!(scene.ask(1, map(40_000)), None);
     scene.until_seen(&[("map", 40_000)]).await;
-    assert_eq!(scene.ask(2, release(40_000)), None);
+    assert_eq!(scene.ask(2, scene.release(40_000)), None);
     assert_eq!(scene.answer().await, (2, "released"));
     assert_eq!(scene.answer().await, (1, "given up"));
     scene.until_seen(&[("map", 40_000), ("delete", 40_000)]).await;
@@ -105,7 +108,7 @@ async fn a_request_that_the_deletion_of_another_mapping_cuts_short_is_made_again
     scene.ask(1, map(40_000));
     scene.until_seen(&[("map", 40_000)]).await;
     scene.mute.store(0, Ordering::Relaxed);
-    scene.ask(2, release(40_001));
+    scene.ask(2, scene.release(40_001));
     assert_eq!(scene.answer().await, (2, "released"));
     assert_eq!(scene.answer().await, (1, "mapped"));
     scene.until_seen(&[("map", 40_000), ("delete", 40_001), ("map", 40_000)]).await;
@@ -117,7 +120,7 @@ async fn a_deletion_makes_only_what_was_asked_before_pointless() {
     scene.ask(1, map(40_000));
     scene.until_seen(&[("map", 40_000)]).await;
     scene.mute.store(0, Ordering::Relaxed);
-    for (id, request) in [(2, release(40_000)), (3, map(40_000))] {
+    for (id, request) in [(2, scene.release(40_000)), (3, map(40_000))] {
         scene.ask(id, request);
     }
     for expected in [(2, "released"), (1, "given up"), (3, "mapped")] {
@@ -134,7 +137,7 @@ async fn a_node_that_leaves_undoes_what_it_was_asking_for_and_asks_for_nothing_m
     scene.worker.as_ref().unwrap().leave();
     assert_eq!(scene.answer().await, (1, "given up"));
     assert_eq!(scene.answer().await, (2, "given up"));
-    scene.ask(3, release(40_002));
+    scene.ask(3, scene.release(40_002));
     assert_eq!(scene.answer().await, (3, "released"));
     scene.until_seen(&[("map", 40_000), ("delete", 40_000), ("delete", 40_002)]).await;
 }
@@ -155,7 +158,7 @@ async fn however_many_requests_wait_deletions_find_room_and_none_is_lost() {
     assert!(refused.len() > 100, "what waits is bounded: only {refused:?} were refused");
     let ports = 50_000..50_010;
     for port in ports.clone() {
-        assert_eq!(scene.ask(port.into(), release(port)), None, "{port}");
+        assert_eq!(scene.ask(port.into(), scene.release(port)), None, "{port}");
     }
     scene.worker.as_ref().unwrap().leave();
     for port in ports.clone() {
@@ -169,7 +172,7 @@ async fn however_many_requests_wait_deletions_find_room_and_none_is_lost() {
 #[tokio::test]
 async fn a_release_that_finds_no_room_is_answered_and_so_told() {
     let scene = Scene::new();
-    let refused = (0..200).filter_map(|id| scene.ask(id, release(40_000))).collect::<Vec<_>>();
+    let refused = (0..200).filter_map(|id| scene.ask(id, scene.release(40_000))).collect::<Vec<_>>();
     assert!(!refused.is_empty());
     assert!(refused.iter().all(|answer| failure(answer) == Some(Failure::Local)));
 }

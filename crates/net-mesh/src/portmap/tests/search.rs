@@ -3,16 +3,12 @@
 use super::by_http::{decent, found, here, say, upnp, upnp_at};
 use super::*;
 
-const MAP: Request = Request::Map {
+const WANTED: Request = Request::Map {
     protocol: Protocol::UpnpIgd,
     internal: 7000,
     external: 40_000,
     lease: Duration::from_secs(3600),
 };
-
-fn release() -> Request {
-    Request::Release { protocol: Protocol::UpnpIgd, internal: 7000, external: 40_000 }
-}
 
 fn router(gateway: Ipv4Addr, ssdp: SocketAddr) -> Router {
     Router::new(Place { gateway: Some(gateway), ssdp }, [7; 32])
@@ -34,7 +30,7 @@ async fn a_gateway_that_answers_for_itself_is_found_without_asking_everybody() {
     let device = upnp_at((address(), 1900), decent(|_, _| false), 1, here);
     let everybody = UdpSocket::bind((address(), 0)).unwrap();
     let mut router = router(device.ip, everybody.local_addr().unwrap());
-    assert!(matches!(ask(&mut router, MAP).await, Answer::Mapped(_)));
+    assert!(matches!(ask(&mut router, WANTED).await, Answer::Mapped(_)));
     everybody.set_nonblocking(true).unwrap();
     assert!(everybody.recv_from(&mut [0; 10]).is_err(), "everybody was asked");
 }
@@ -63,7 +59,7 @@ async fn another_device_is_never_asked_however_early_it_answers() {
         let late = UdpSocket::bind((gateway, 0)).unwrap();
         late.send_to(found(&ours).as_bytes(), from).unwrap();
     });
-    let Answer::Mapped(granted) = ask(&mut router(gateway, ssdp), MAP).await else { panic!("not mapped") };
+    let Answer::Mapped(granted) = ask(&mut router(gateway, ssdp), WANTED).await else { panic!("not mapped") };
     assert_eq!(granted.gateway, gateway);
     assert_eq!(foreign.connections.load(Ordering::Relaxed), 0, "another device was asked");
 }
@@ -78,7 +74,7 @@ async fn what_others_say_of_the_gateway_is_not_followed() {
         let from = searched(&everybody);
         everybody.send_to(found(&location).as_bytes(), from).unwrap();
     });
-    assert_eq!(failure(&ask(&mut router, MAP).await), Some(Failure::NoRouter));
+    assert_eq!(failure(&ask(&mut router, WANTED).await), Some(Failure::NoRouter));
     assert_eq!(own.connections.load(Ordering::Relaxed), 0);
 }
 
@@ -123,11 +119,11 @@ async fn a_release_after_a_failed_renewal_reaches_the_router_without_a_search() 
         let odd = Arc::new(AtomicU8::new(0));
         let (device, deleted) = fickle(&odd, how);
         let mut router = router(device.ip, device.ssdp);
-        assert!(matches!(ask(&mut router, MAP).await, Answer::Mapped(_)), "{what}");
+        assert!(matches!(ask(&mut router, WANTED).await, Answer::Mapped(_)), "{what}");
         odd.store(1, Ordering::Relaxed);
-        assert!(failure(&ask(&mut router, MAP).await).is_some(), "{what}");
+        assert!(failure(&ask(&mut router, WANTED).await).is_some(), "{what}");
         let searches = device.searches.load(Ordering::Relaxed);
-        assert_eq!(ask(&mut router, release()).await, Answer::Released, "{what}");
+        assert_eq!(ask(&mut router, release(Protocol::UpnpIgd, device.ip)).await, Answer::Released, "{what}");
         assert_eq!(deleted.load(Ordering::Relaxed), 1, "{what}");
         assert_eq!(device.searches.load(Ordering::Relaxed), searches, "{what}: searched again");
     }
@@ -142,11 +138,11 @@ async fn a_request_that_nobody_waits_for_any_more_does_not_cost_the_device() {
     });
     let mut router = router(device.ip, device.ssdp);
     // Long enough for the search, and the first request stays without an answer.
-    let cut = tokio::time::timeout(Duration::from_secs(2), router.carry_out(MAP)).await;
+    let cut = tokio::time::timeout(Duration::from_secs(2), router.carry_out(WANTED)).await;
     assert!(cut.is_err(), "{cut:?}");
     let searches = device.searches.load(Ordering::Relaxed);
     assert!(searches > 0);
-    assert_eq!(ask(&mut router, release()).await, Answer::Released);
+    assert_eq!(ask(&mut router, release(Protocol::UpnpIgd, device.ip)).await, Answer::Released);
     assert_eq!((deleted.load(Ordering::Relaxed), device.searches.load(Ordering::Relaxed)), (1, searches));
 }
 
@@ -156,14 +152,14 @@ async fn a_device_that_did_not_answer_is_searched_anew_when_a_port_is_wanted() {
     let (device, _) = fickle(&odd, |_| {});
     let mut router = router(device.ip, device.ssdp);
     let searches = || device.searches.load(Ordering::Relaxed);
-    assert!(matches!(ask(&mut router, MAP).await, Answer::Mapped(_)));
+    assert!(matches!(ask(&mut router, WANTED).await, Answer::Mapped(_)));
     let first = searches();
-    assert!(matches!(ask(&mut router, MAP).await, Answer::Mapped(_)));
+    assert!(matches!(ask(&mut router, WANTED).await, Answer::Mapped(_)));
     assert_eq!(searches(), first, "what works is not searched again");
     odd.store(1, Ordering::Relaxed);
-    assert!(failure(&ask(&mut router, MAP).await).is_some());
+    assert!(failure(&ask(&mut router, WANTED).await).is_some());
     odd.store(2, Ordering::Relaxed);
-    assert!(matches!(ask(&mut router, MAP).await, Answer::Mapped(_)));
+    assert!(matches!(ask(&mut router, WANTED).await, Answer::Mapped(_)));
     assert!(searches() > first);
 }
 
@@ -188,7 +184,7 @@ async fn a_device_that_has_moved_is_still_asked_to_delete() {
     drop((old, deaf));
     let device = upnp_at((ip, 1900), page, 1, here);
     let mut router = router(ip, ssdp);
-    assert_eq!(failure(&ask(&mut router, MAP).await), Some(Failure::NoRouter));
-    assert_eq!(ask(&mut router, release()).await, Answer::Released);
+    assert_eq!(failure(&ask(&mut router, WANTED).await), Some(Failure::NoRouter));
+    assert_eq!(ask(&mut router, release(Protocol::UpnpIgd, device.ip)).await, Answer::Released);
     assert!(device.searches.load(Ordering::Relaxed) > 0 && at.lock().unwrap().is_some());
 }
