@@ -25,6 +25,12 @@ pub(crate) struct Open {
     ends: Option<Time>,
 }
 
+impl Open {
+    const fn ports(&self) -> (Protocol, u16, u16) {
+        (self.protocol, self.internal, self.external.port())
+    }
+}
+
 /// How long a mapping stays.
 struct Lasts(Option<std::time::Duration>);
 
@@ -74,11 +80,10 @@ impl Ledger {
             (
                 Request::Map { protocol, internal, external, .. },
                 Answer::Failed { failure: Failure::Conflict, .. },
-            )
-            | (Request::Release { protocol, internal, external, .. }, Answer::Released) => {
-                kept.open.retain(|open| {
-                    (open.protocol, open.internal, open.external.port()) != (protocol, internal, external)
-                });
+            ) => kept.open.retain(|open| open.ports() != (protocol, internal, external)),
+            (Request::Release { protocol, gateway, internal, external, .. }, Answer::Released) => {
+                let released = (gateway, (protocol, internal, external));
+                kept.open.retain(|open| (open.gateway, open.ports()) != released);
             }
             (Request::Map { .. } | Request::Release { .. }, _) => {}
         }
@@ -197,6 +202,21 @@ mod tests {
         let (yes, again) = ((map(Protocol::Pcp, 1), granted(1, None)), map(Protocol::Pcp, 1));
         assert_eq!(open(&[yes.clone(), (again, failed(Failure::NoRouter))]), [(1, None)]);
         assert_eq!(open(&[yes, (again, failed(Failure::Conflict))]), []);
+    }
+
+    #[test]
+    fn what_is_deleted_is_open_no_more_but_for_what_another_router_granted() {
+        let release = |gateway| Request::Release {
+            protocol: Protocol::Pcp,
+            gateway: IpAddr::from([192, 0, 2, gateway]),
+            host: IpAddr::from([192, 0, 2, 7]),
+            internal: 7000,
+            external: 1,
+        };
+        let yes = (map(Protocol::Pcp, 1), granted(1, None));
+        assert_eq!(open(&[yes.clone(), (release(1), Answer::Released)]), []);
+        assert_eq!(open(&[yes.clone(), (release(2), Answer::Released)]), [(1, None)]);
+        assert_eq!(open(&[yes, (release(1), failed(Failure::Refused))]), [(1, None)]);
     }
 
     #[test]

@@ -106,7 +106,9 @@ impl Router {
             return;
         }
         let gateway = self.place.gateway.or_else(default_gateway);
-        let Some((gateway, host)) = gateway.and_then(|ip| Some((ip, address_towards(ip).ok()?))) else { return };
+        let Some((gateway, host)) = gateway.and_then(|ip| Some((ip, address_towards(ip).ok()?))) else {
+            return;
+        };
         let (gateway, host) = (gateway.into(), host.into());
         let release = Request::Release { protocol, gateway, host, internal, external };
         if let Answer::Failed { failure, detail } = self.carry_out(release).await {

@@ -27,7 +27,6 @@ fn map(external: u16) -> Request {
     Request::Map { protocol: Protocol::UpnpIgd, internal: 7000, external, lease: Duration::from_secs(600) }
 }
 
-
 fn port_in(request: &str) -> u16 {
     let (_, rest) = request.split_once("<NewExternalPort>").unwrap();
     rest.split_once('<').unwrap().0.parse().unwrap()
