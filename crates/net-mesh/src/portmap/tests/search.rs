@@ -44,7 +44,13 @@ async fn another_device_is_never_asked_however_early_it_answers() {
         true
     });
     let foreign = upnp(page, 1, here);
-    let own = upnp(decent(|_, _| false), 1, here);
+    let misled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&misled);
+    let page = decent(move |request, _| {
+        count.fetch_add(usize::from(request.contains("?mine")), Ordering::Relaxed);
+        false
+    });
+    let own = upnp(page, 1, here);
     let everybody = UdpSocket::bind((foreign.ip, 0)).unwrap();
     let ssdp = everybody.local_addr().unwrap();
     let (theirs, ours, gateway) = (here(foreign.http), here(own.http), own.ip);
@@ -62,6 +68,7 @@ async fn another_device_is_never_asked_however_early_it_answers() {
     let Answer::Mapped(granted) = ask(&mut router(gateway, ssdp), WANTED).await else { panic!("not mapped") };
     assert_eq!(granted.gateway, gateway);
     assert_eq!(foreign.connections.load(Ordering::Relaxed), 0, "another device was asked");
+    assert_eq!(misled.load(Ordering::Relaxed), 0, "its word was taken");
 }
 
 #[tokio::test]
