@@ -5,6 +5,8 @@
 //! skipped without a line in that summary.
 
 mod fuzz;
+#[cfg(test)]
+mod links;
 mod lint;
 mod needs;
 mod report;

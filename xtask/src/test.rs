@@ -48,7 +48,7 @@ pub(crate) fn run(report: &mut Report, labs: Labs) -> Result<()> {
         report.left_out("kernel labs, coturn, Prometheus and the browser", "--without-kernel-labs");
     }
     suite(report, labs);
-    report.step("documentation tests", Cargo::new("test --locked --workspace --doc"));
+    report.step("documentation tests", Cargo::new(&format!("test --locked --workspace --doc {FEATURES}")));
     features(report, labs);
     fuzz::run(report, None, FUZZ_SECONDS)
 }

@@ -1,7 +1,7 @@
 //! Setting a node up and starting it.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ pub struct Builder {
     identity: Identity,
     name: Option<String>,
     listen: Vec<SocketAddr>,
+    prefer_port: u16,
     bootstrap: Vec<SocketAddr>,
     stun_servers: Vec<SocketAddr>,
     network: Arc<dyn Network>,
@@ -45,6 +46,7 @@ impl Builder {
             identity,
             name: None,
             listen: Vec::new(),
+            prefer_port: 0,
             bootstrap: Vec::new(),
             stun_servers: Vec::new(),
             network: Arc::new(SystemNetwork),
@@ -65,11 +67,18 @@ impl Builder {
 
     /// An address to listen on, at most one per address family; port 0 lets the system choose.
     ///
-    /// Default: both families, on all addresses, at ports the system chooses. Sockets are opened once, and a socket
+    /// Default: both families, on all addresses, at one port the system chooses for both if it can. Sockets are opened once, and a socket
     /// on all addresses (`0.0.0.0`, `[::]`) serves those that come later too, also the first of its family. A family
     /// that the system knows nothing of at the start, or that is not listened on, stays unused.
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen.push(addr);
+        self
+    }
+
+    /// The port to take if it is free and [`listen`](Self::listen) names no address, such as the one of the last run: what
+    /// others remember of this node, and what firewalls and routers were told, stays true.
+    pub fn prefer_port(mut self, port: u16) -> Self {
+        self.prefer_port = port;
         self
     }
 
@@ -194,21 +203,32 @@ impl Builder {
         })
     }
 
+    /// A socket of each family. A host without IPv6 (or without IPv4) is still a host.
+    fn bind_any(&self) -> Vec<Arc<dyn quinn::AsyncUdpSocket>> {
+        let mut sockets = Vec::new();
+        let mut port = self.prefer_port;
+        for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
+            let wanted = (port > 0).then(|| self.network.bind((ip, port).into()).ok()).flatten();
+            let Some(socket) = wanted.or_else(|| self.network.bind((ip, 0).into()).ok()) else { continue };
+            // The same for both, where that can be had: one number to tell a firewall.
+            port = if port > 0 { port } else { socket.local_addr().map_or(0, |addr| addr.port()) };
+            sockets.push(socket);
+        }
+        sockets
+    }
+
     fn bind(
         &self,
         inbox: tokio::sync::mpsc::Sender<crate::socket::Datagram>,
         drops: Arc<DropCounters>,
         clock: Clock,
     ) -> Result<Arc<MeshSocket>, StartError> {
-        let any =
-            [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
         let mut sockets = Vec::new();
         if self.listen.is_empty() {
-            // A host without IPv6 (or without IPv4) is still a host.
-            sockets.extend(any.iter().filter_map(|addr| self.network.bind(*addr).ok()));
+            sockets = self.bind_any();
             if sockets.is_empty() {
                 let source = std::io::Error::other("neither IPv4 nor IPv6 works here");
-                return Err(StartError::Listen { addr: any[0], source });
+                return Err(StartError::Listen { addr: (Ipv4Addr::UNSPECIFIED, 0).into(), source });
             }
         }
         for (i, addr) in self.listen.iter().enumerate() {

@@ -58,7 +58,7 @@
 //!
 //! - `nat-traversal` (default): ask peers for this node's address, classify its NAT, help others to do the
 //!   same. Without it a node still joins, and talks to members that can be reached directly.
-//! - `port-mapping`: reserved for asking the router for a port. It adds nothing yet.
+//! - `port-mapping`: `Builder::port_mapping`, which asks the router for a port.
 //!
 //! # Metrics and logs
 //!
@@ -111,3 +111,8 @@ pub use quinn::{RecvStream, SendStream};
 pub use session::SetupError;
 pub use ticket::{MAX_TICKET_ADDRS, Ticket, TicketError};
 pub use why::{AttemptInfo, Moment, OtherSide, Told, Why};
+
+/// The code in the guide to the library is compiled, and what runs on its own is run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/library.md")]
+struct Guide;

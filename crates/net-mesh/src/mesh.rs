@@ -589,6 +589,12 @@ impl Mesh {
         Ok(())
     }
 
+    /// Starts from `addrs` from now on, instead of those that the builder was given or that were named here before: for names
+    /// that have to be looked up again. At most 64 count. Members that are known stay known.
+    pub fn start_from(&self, addrs: Vec<SocketAddr>) {
+        self.shared().command(Command::StartFrom(addrs));
+    }
+
     /// Opens a stream to `peer`, over its session or a new one.
     ///
     /// # Errors

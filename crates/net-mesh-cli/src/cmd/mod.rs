@@ -2,10 +2,13 @@
 
 mod create;
 mod doctor;
+#[cfg(test)]
+mod flags_tests;
 mod init;
 mod invite;
 mod join;
 mod lab;
+mod names;
 mod peers;
 mod ping;
 mod publish;

@@ -11,6 +11,7 @@ use clap::Args;
 use net_mesh::Mesh;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::names;
 use crate::admin::server::Server;
 use crate::dashboard::Dashboard;
 use crate::home::{Config, Home, SOCKET};
@@ -21,10 +22,6 @@ use crate::{log, stdout, text};
 /// moves in it.
 const REMEMBER_EVERY: Duration = Duration::from_secs(180);
 
-/// How long looking up one name may take. Two attempts of a usual resolver; a node without names starts
-/// without delay.
-const LOOKUP: Duration = Duration::from_secs(10);
-
 /// How long the end may take: all that the node's own end may, of which the longest part is the router that is asked to
 /// delete a port; and a margin for requests under way. A service manager waits far longer before it kills.
 const GOODBYE: Duration = net_mesh::SHUTDOWN_LIMIT.saturating_add(Duration::from_secs(1));
@@ -32,7 +29,7 @@ const GOODBYE: Duration = net_mesh::SHUTDOWN_LIMIT.saturating_add(Duration::from
 /// Run the node in the foreground, until SIGINT or SIGTERM
 #[derive(Debug, Args)]
 pub(super) struct Up {
-    /// A local address to listen on [default: any address, a port of the system's choosing]
+    /// A local address to listen on [default: any address, the port of the last time if it is free]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
     /// A STUN server to ask for this node's address, besides the members
@@ -108,12 +105,18 @@ impl Up {
             let mut signals = StopSignals::new()?;
             // What may fail comes before the node: one that was started has to be shut down.
             let _metrics = metrics.map(Endpoint::serve).transpose()?;
-            let mesh = tokio::select! {
-                mesh = self.start(identity, &config, home) => mesh?,
+            let remembered = home.remembered();
+            let (mesh, found) = tokio::select! {
+                started = self.start(identity, &config, home) => started?,
                 () = signals.recv() => return Ok(()),
             };
             let _dashboard = dashboard.map(|dashboard| show(dashboard, mesh.clone()));
-            serve(mesh, home, signals).await
+            let looking = mesh.clone();
+            let look = names::keep_looking(&looking, &config.bootstrap, found, &remembered);
+            tokio::select! {
+                done = serve(mesh, home, self.listen.is_empty(), signals) => done,
+                never = look => never,
+            }
         })
     }
 
@@ -122,7 +125,7 @@ impl Up {
         identity: net_mesh::Identity,
         config: &Config,
         home: &Home,
-    ) -> anyhow::Result<Mesh> {
+    ) -> anyhow::Result<(Mesh, names::Found)> {
         let mut builder = Mesh::builder(identity).name(&config.name);
         let limits = net_mesh::RelayLimits { bytes_per_second: self.relay_rate, ..Default::default() };
         builder = builder.relay((!self.no_relay).then_some(limits));
@@ -130,17 +133,20 @@ impl Up {
         for addr in &self.listen {
             builder = builder.listen(*addr);
         }
+        builder = builder.prefer_port(home.port());
         for addr in home.remembered() {
             builder = builder.bootstrap(addr);
         }
-        for addr in look_up(&config.bootstrap).await {
-            builder = builder.bootstrap(addr);
+        let found = names::look_up(&config.bootstrap).await;
+        for addr in &found.addrs {
+            builder = builder.bootstrap(*addr);
         }
-        for addr in look_up(&self.stun).await {
+        for addr in names::look_up(&self.stun).await.addrs {
             builder = builder.stun_server(addr);
         }
         // Its text names its cause already.
-        builder.start().await.map_err(|error| anyhow!("{error}"))
+        let mesh = builder.start().await.map_err(|error| anyhow!("{error}"))?;
+        Ok((mesh, found))
     }
 
     #[cfg(feature = "port-mapping")]
@@ -154,25 +160,6 @@ impl Up {
     fn ask_router(&self, builder: net_mesh::Builder) -> net_mesh::Builder {
         builder
     }
-}
-
-/// The addresses of `names`, all looked up at once. One that cannot be found is logged and left out: the
-/// others may do.
-async fn look_up(names: &[String]) -> Vec<SocketAddr> {
-    let lookups = names.iter().map(async |name| {
-        match tokio::time::timeout(LOOKUP, tokio::net::lookup_host(name)).await {
-            Ok(Ok(addrs)) => addrs.collect(),
-            Ok(Err(error)) => {
-                tracing::warn!(%name, %error, "an address cannot be looked up");
-                Vec::new()
-            }
-            Err(_) => {
-                tracing::warn!(%name, "an address takes too long to look up");
-                Vec::new()
-            }
-        }
-    });
-    futures_util::future::join_all(lookups).await.concat()
 }
 
 /// A dashboard that is answered by a task of its own, as long as this lives.
@@ -194,7 +181,8 @@ fn show(dashboard: Dashboard, mesh: Mesh) -> Shown {
     }))
 }
 
-async fn serve(mesh: Mesh, home: &Home, mut signals: StopSignals) -> anyhow::Result<()> {
+/// `chose` says that the node's port was free to choose.
+async fn serve(mesh: Mesh, home: &Home, chose: bool, mut signals: StopSignals) -> anyhow::Result<()> {
     let server = match Server::bind(home.dir()) {
         Ok(server) => server,
         Err(error) => {
@@ -208,6 +196,9 @@ async fn serve(mesh: Mesh, home: &Home, mut signals: StopSignals) -> anyhow::Res
         let _ = stopped.await;
     }));
     announce(&mesh, home);
+    if chose {
+        keep_port(&mesh, home);
+    }
 
     let failed = tokio::select! {
         () = signals.recv() => None,
@@ -251,6 +242,14 @@ fn announce(mesh: &Mesh, home: &Home) {
     );
     // The node works as well where nobody reads this.
     let _ = stdout::line(&line);
+}
+
+/// Firewalls, routers and tickets name the port: the next run has the same.
+fn keep_port(mesh: &Mesh, home: &Home) {
+    let Some(addr) = mesh.local_addrs().first().copied() else { return };
+    if let Err(error) = home.keep_port(addr.port()) {
+        tracing::warn!(error = format!("{error:#}"), "cannot remember the port");
+    }
 }
 
 async fn keep_remembering(mesh: &Mesh, home: &Home) {

@@ -9,12 +9,13 @@
 //! | `ca.pem`, `node.pem` | the root and this node's certificate, instead of a secret | 0600 |
 //! | `config.toml` | name, addresses to start from | 0600 |
 //! | `members.json` | addresses of members met before, to start from next time | 0600 |
+//! | `port` | the UDP port of the last run, to take again | 0600 |
 //! | `admin.sock` | where the commands reach the running node | 0600 |
 //! | `lock` | held by whoever changes the home or runs its node | 0600 |
 //!
 //! A home comes into being whole or not at all: every file is written and synced under another name
 //! first, which is where a full disk shows, and only then given its own. Nothing is ever overwritten but
-//! `members.json`, and that in one step. A key that others may read is refused.
+//! `members.json` and `port`, and those in one step. A key that others may read is refused.
 
 mod files;
 
@@ -37,6 +38,7 @@ const CA_CERT: &str = "ca.pem";
 const NODE_CERT: &str = "node.pem";
 const CONFIG: &str = "config.toml";
 const MEMBERS: &str = "members.json";
+const PORT: &str = "port";
 const LOCK: &str = "lock";
 
 /// Addresses remembered from one run to the next. A node needs one that answers; more than this would
@@ -277,6 +279,24 @@ impl Home {
         let text = serde_json::to_string(&Members { addrs })?;
         files::replace(&self.dir, MEMBERS, &text)
             .with_context(|| format!("cannot write {}", self.file(MEMBERS).display()))
+    }
+
+    /// The UDP port of the last run that was free to choose one; zero if there was none.
+    pub(crate) fn port(&self) -> u16 {
+        let text = fs::read_to_string(self.file(PORT)).unwrap_or_default();
+        text.trim().parse().unwrap_or_default()
+    }
+
+    /// Keeps `port` for the next run.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn keep_port(&self, port: u16) -> anyhow::Result<()> {
+        if self.port() == port {
+            return Ok(());
+        }
+        files::replace(&self.dir, PORT, &format!("{port}\n"))
+            .with_context(|| format!("cannot write {}", self.file(PORT).display()))
     }
 
     fn read(&self, name: &str) -> anyhow::Result<String> {

@@ -153,3 +153,16 @@ fn what_is_remembered_is_bounded_and_damage_to_it_is_harmless() {
     fs::write(home.file("members.json"), "{").unwrap();
     assert!(home.remembered().is_empty());
 }
+
+#[test]
+fn the_port_of_the_last_run_is_kept_and_damage_to_it_is_harmless() {
+    let tmp = tempfile::tempdir().unwrap();
+    let home = at(tmp.path());
+    assert_eq!(home.port(), 0);
+    home.keep_port(51_820).unwrap();
+    assert_eq!((home.port(), names(home.dir())), (51_820, vec!["port".to_owned()]));
+    for damaged in ["", "70000", "-1", "4433 4434", "\u{fffd}"] {
+        fs::write(home.file("port"), damaged).unwrap();
+        assert_eq!(home.port(), 0, "{damaged}");
+    }
+}

@@ -10,6 +10,7 @@ impl Node {
             Command::Subscriptions(channels) => self.membership.set_subscriptions(now, channels),
             Command::Want { peer } => self.dialer.want(now, peer),
             Command::Discover { peer } => self.discover(now, peer),
+            Command::StartFrom(addrs) => self.dialer.set_bootstrap(now, &addrs),
             Command::Reclassify => self.for_traversal(|traversal| traversal.reclassify(now)),
             Command::Leave => {
                 self.membership.leave(now, &mut self.heard.membership);

@@ -223,6 +223,8 @@ pub enum Command {
         /// To whom.
         peer: NodeId,
     },
+    /// Start from these addresses from now on, instead of those named before.
+    StartFrom(Vec<SocketAddr>),
     /// Classify the NAT again now.
     Reclassify,
     /// The node is about to stop: say goodbye to the mesh.

@@ -194,6 +194,12 @@ impl Dialer {
         }
     }
 
+    /// Starts from `addrs` from now on, of which the first [`MAX_BOOTSTRAP`] count. What was begun goes on.
+    pub fn set_bootstrap(&mut self, now: Time, addrs: &[SocketAddr]) {
+        self.bootstrap = addrs.iter().take(MAX_BOOTSTRAP).copied().collect();
+        self.look_soon(now);
+    }
+
     /// There is something to say to `peer`.
     pub fn want(&mut self, now: Time, peer: NodeId) {
         if self.wanted.get(&peer).is_none_or(|until| *until <= now) {

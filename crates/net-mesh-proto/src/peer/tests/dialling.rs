@@ -245,6 +245,19 @@ fn bootstrap_addresses_are_tried_until_there_is_a_session_and_again_when_all_are
 }
 
 #[test]
+fn other_addresses_to_start_from_are_tried_at_once() {
+    let mut bench = Bench::new(&[addr(1)]);
+    assert!(!bench.failing_until(secs(100)).is_empty());
+    bench.dialer.set_bootstrap(bench.now, &[addr(1), addr(2)]);
+    let at = bench.now;
+    let dials = bench.until(at.since(Time::ZERO) + secs(1));
+    assert_eq!(dials.into_iter().map(|d| d.3).collect::<Vec<_>>(), [vec![addr(2)]]);
+    assert_eq!(bench.starts()[1], StartState::Trying);
+    bench.dialer.set_bootstrap(bench.now, &[]);
+    assert!(bench.starts().is_empty());
+}
+
+#[test]
 fn addresses_to_start_from_that_cannot_be_sent_to_are_told_apart_from_silent_ones() {
     let mut bench = Bench::new(&["[2001:db8::1]:7000".parse().unwrap(), addr(1)]);
     bench.dialer.stop();
