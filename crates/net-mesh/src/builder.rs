@@ -122,7 +122,9 @@ impl Builder {
     /// Only on the machine's own [`network`](Self::network), and only for IPv4.
     #[cfg(feature = "port-mapping")]
     pub fn port_mapping(mut self, lease: Duration) -> Self {
-        self.port_mapping = Some(net_mesh_proto::portmap::Settings { lease });
+        let [high, low, ..] = self.identity.derive("net-mesh port mapping wish v1");
+        let wish = Some(u16::from_be_bytes([high, low]));
+        self.port_mapping = Some(net_mesh_proto::portmap::Settings { lease, wish });
         self
     }
 

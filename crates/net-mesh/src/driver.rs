@@ -100,11 +100,10 @@ impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
         sessions: Arc<Sessions>,
-        network: Arc<dyn Network>,
+        (network, router): (Arc<dyn Network>, Asker),
         signals: (mpsc::WeakSender<Signal>, mpsc::Receiver<Signal>),
         inbox: mpsc::Receiver<Datagram>,
     ) -> Self {
-        let router = Asker::new(network.is_the_machines());
         Self {
             shared,
             sessions,
@@ -269,14 +268,12 @@ impl Driver {
             Signal::Side { socket, from, bytes } => {
                 self.handle(Input::Datagram { socket, from, bytes: &bytes });
             }
-            Signal::PortMapped { id, answer } => {
-                self.handle(Input::PortMapped { id, answer });
-                self.shared.changed();
-            }
+            Signal::PortMapped { id, answer } => self.router_answered(id, answer),
             Signal::Command(command) => self.handle(Input::Command(command)),
             Signal::Leave(done) => {
                 self.handle(Input::Command(Command::Leave));
                 self.drain();
+                self.router.leave();
                 let _ = done.send(());
             }
         }
@@ -323,8 +320,9 @@ impl Driver {
             }
             Output::Label(change) => self.shared.socket.apply(change),
             Output::PortMap { id, request } => {
+                self.shared.ledger.asked(id, request);
                 if let Some(answer) = self.router.ask(&self.own, id, request) {
-                    self.handle(Input::PortMapped { id, answer });
+                    self.router_answered(id, answer);
                 }
             }
             Output::Dial { dial, peer, routes } => {
@@ -343,6 +341,12 @@ impl Driver {
             }
             Output::Event(event) => self.event(event),
         }
+    }
+
+    fn router_answered(&self, id: RequestId, answer: Answer) {
+        self.shared.ledger.answered(self.shared.now(), id, &answer);
+        self.handle(Input::PortMapped { id, answer });
+        self.shared.changed();
     }
 
     fn set_route(&self, conn: ConnId, route: Route, also: Option<Route>, switch: Switch) {

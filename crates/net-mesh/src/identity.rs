@@ -291,7 +291,7 @@ fn ca_key(secret: &MeshSecret) -> NodeKey {
 }
 
 /// HKDF-SHA256 (RFC 5869) with `label` as its context.
-fn derive(secret: &[u8], label: &str) -> [u8; 32] {
+pub(crate) fn derive(secret: &[u8], label: &str) -> [u8; 32] {
     let mut out = [0; 32];
     hkdf::Salt::new(hkdf::HKDF_SHA256, b"net-mesh")
         .extract(secret)

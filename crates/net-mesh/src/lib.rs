@@ -97,7 +97,7 @@ pub use diagnosis::{ClockView, DatagramSize, Diagnosis, MappingLifetime, Reached
 pub use error::{PeerError, ResolveError, StartError};
 pub use identity::{Identity, IdentityError, MeshSecret, NodeKey};
 pub use members::{LinkInfo, MemberInfo};
-pub use mesh::Mesh;
+pub use mesh::{Mesh, SHUTDOWN_LIMIT};
 pub use net_mesh_proto::classify::evidence::PortsSeen;
 pub use net_mesh_proto::id::{MeshId, NodeId};
 pub use net_mesh_proto::liveness::Issue;

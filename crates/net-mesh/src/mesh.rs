@@ -1,5 +1,7 @@
 //! A running node, as the application holds it.
 
+mod shutdown;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,7 +15,7 @@ use net_mesh_proto::node::{Command, Config, Node};
 use net_mesh_proto::time::Time;
 use net_mesh_proto::wire::addr::{Scope, scope};
 use quinn::{RecvStream, SendStream};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::builder::Builder;
@@ -23,7 +25,7 @@ use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
 use crate::peer::{Health, Nat, OpenPort, Path, PeerInfo, Pong, Relayed, Status, Udp};
-use crate::portmap::PortMapping;
+use crate::portmap::{Asker, Ledger, PortMapping};
 use crate::session::{HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
 
@@ -39,12 +41,11 @@ const SESSION_WAIT: Duration = Duration::from_secs(2 * HANDSHAKE_TIMEOUT.as_secs
 /// How long a ping waits for its answer.
 const PING_WAIT: Duration = Duration::from_secs(5);
 
-/// How long shutting down waits for subscribers to take what was published.
-const DRAIN_WAIT: Duration = Duration::from_secs(2);
-
 /// What is said where nothing comes back over UDP.
 const SILENT: &str = "nothing has come back over UDP from anyone: a firewall drops UDP here, or nobody runs at the \
     addresses to start from; allow outgoing UDP, or join through another member";
+
+pub use shutdown::SHUTDOWN_LIMIT;
 
 /// What a node is assembled from.
 pub(crate) struct Parts {
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     /// Counts changes of sessions and members, for those who wait for one.
     changes: watch::Sender<u64>,
     pub(crate) hub: Arc<Hub>,
+    /// What is open on routers.
+    pub(crate) ledger: Ledger,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -170,6 +173,10 @@ impl Shared {
     /// The connections of the sessions.
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
         lock(&self.links).values().cloned().collect()
+    }
+
+    fn say_what_stays(&self) {
+        self.ledger.say_what_stays(self.now());
     }
 
     /// Tells the driver without waiting; when its queue is full the wish is repeated by whoever has it.
@@ -264,11 +271,9 @@ impl Drop for Inner {
         self.shared.hub.close();
         self.sessions.close();
         self.shared.stop.notify_one();
+        self.shared.say_what_stays();
     }
 }
-
-/// How long the end waits for the router to delete what it has mapped: a request is given up after two seconds.
-const RELEASE_WAIT: Duration = Duration::from_millis(2500);
 
 /// A node of a mesh. Cheap to clone; the node stops when the last clone is dropped, or at
 /// [`shutdown`](Self::shutdown), which also says goodbye.
@@ -308,10 +313,13 @@ impl Mesh {
             subscriptions: Notify::new(),
             changes: watch::channel(0).0,
             hub: Arc::clone(&hub),
+            ledger: Ledger::default(),
         });
         *lock(&members.0) = Arc::downgrade(&shared);
         let services =
             Inbound { hub, members, streams: streams_tx, datagrams: datagrams_tx, drops: parts.drops };
+        let nonces = parts.identity.derive("net-mesh port mapping v1");
+        let router = Asker::new(parts.network.is_the_machines(), nonces);
         let sessions = Sessions::start(
             parts.identity,
             parts.quic_seed,
@@ -322,7 +330,7 @@ impl Mesh {
         let driver = Driver::new(
             Arc::clone(&shared),
             Arc::clone(&sessions),
-            parts.network,
+            (parts.network, router),
             (signals.downgrade(), received),
             parts.datagrams,
         );
@@ -669,37 +677,6 @@ impl Mesh {
     pub async fn changed(&self) {
         let mut changes = self.shared().changes.subscribe();
         let _ = self.shared().unless_down(changes.changed()).await;
-    }
-
-    /// Stops the node: gives subscribers up to two seconds to take what was published, tells the mesh
-    /// that it leaves, and closes every session. Other clones of this handle are of no use afterwards.
-    pub async fn shutdown(self) {
-        let shared = self.shared();
-        let _ = timeout(DRAIN_WAIT, shared.hub.drain()).await;
-        let (done, left) = oneshot::channel();
-        if shared.signals.send(Signal::Leave(done)).await.is_ok() {
-            // Bounded: a driver that is gone answers at once, by dropping its end.
-            let _ = timeout(DRAIN_WAIT, left).await;
-            let _ = timeout(RELEASE_WAIT, self.port_released()).await;
-            // The goodbye is in the streams' buffers; a round trip lets it leave before they close.
-            let slowest = lock(&shared.links).values().map(|l| l.connection.rtt()).max();
-            tokio::time::sleep(slowest.unwrap_or_default().min(Duration::from_millis(300))).await;
-        }
-        shared.hub.close();
-        shared.down.send_replace(true);
-        self.inner.sessions.shutdown().await;
-        shared.stop.notify_one();
-    }
-
-    /// Waits until the router has answered whether it deleted what it had mapped.
-    async fn port_released(&self) {
-        let shared = self.shared();
-        let mut changes = shared.changes.subscribe();
-        while shared.node().is_releasing_port() {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
     }
 }
 

@@ -22,9 +22,9 @@ use crate::{log, stdout, text};
 /// moves in it.
 const REMEMBER_EVERY: Duration = Duration::from_secs(180);
 
-/// How long the end may take: a goodbye over a slow path, and requests under way. A service manager waits
-/// longer before it kills.
-const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the end may take: all that the node's own end may, of which the longest part is the router that is asked to
+/// delete a port; and a margin for requests under way. A service manager waits far longer before it kills.
+const GOODBYE: Duration = net_mesh::SHUTDOWN_LIMIT.saturating_add(Duration::from_secs(1));
 
 /// Run the node in the foreground, until SIGINT or SIGTERM
 #[derive(Debug, Args)]
@@ -103,12 +103,13 @@ impl Up {
         super::block_on(async {
             // From here on a signal means a clean end, also while names are looked up.
             let mut signals = StopSignals::new()?;
+            // What may fail comes before the node: one that was started has to be shut down.
+            let _metrics = metrics.map(Endpoint::serve).transpose()?;
             let remembered = home.remembered();
             let (mesh, found) = tokio::select! {
                 started = self.start(identity, &config, home) => started?,
                 () = signals.recv() => return Ok(()),
             };
-            let _metrics = metrics.map(Endpoint::serve).transpose()?;
             let _dashboard = dashboard.map(|dashboard| show(dashboard, mesh.clone()));
             let looking = mesh.clone();
             let look = names::keep_looking(&looking, &config.bootstrap, found, &remembered);

@@ -114,3 +114,15 @@ fn whoever_holds_all_connections_keeps_others_waiting_and_not_out() {
     drop(silent);
     node.stop();
 }
+
+/// A node that runs has to be shut down, so nothing may fail between its start and its end.
+#[test]
+fn are_served_before_the_node_starts() {
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (listen, at) = (taken.local_addr().unwrap().to_string(), format!("127.0.0.1:{}", free_tcp_port()));
+    let home = Home::here();
+    home.init("one");
+    let done = home.run(&["up", "--listen", &listen, "--metrics", &at]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.stderr.contains(&format!("http://{at}/metrics")), "{done:?}");
+}

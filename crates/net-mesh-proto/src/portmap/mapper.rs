@@ -95,10 +95,10 @@ impl PortMapper {
     #[must_use]
     pub fn new(mut rng: Rng, settings: Settings) -> Self {
         let lease = settings.lease.clamp(LEASES.0, LEASES.1);
-        let wish = port(&mut rng);
+        let wish = settings.wish.map_or_else(|| port(&mut rng), |n| FIRST_PORT + n % (u16::MAX - FIRST_PORT));
         Self {
             rng,
-            settings: Settings { lease },
+            settings: Settings { lease, ..settings },
             internal: None,
             ips: Vec::new(),
             seen: Vec::new(),

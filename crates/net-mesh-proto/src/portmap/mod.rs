@@ -111,11 +111,14 @@ impl core::fmt::Display for Protocol {
 pub struct Settings {
     /// The lease to ask for, within [`LEASES`]; routers may grant another.
     pub lease: Duration,
+    /// Any number that is the same whenever this node starts: the external port to wish for is chosen by it, so that a node
+    /// that crashed is given its old mapping again, and no second one beside it. `None`: chosen at random.
+    pub wish: Option<u16>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lease: LEASE }
+        Self { lease: LEASE, wish: None }
     }
 }
 

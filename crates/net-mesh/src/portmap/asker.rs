@@ -1,26 +1,35 @@
 //! Hands requests to the thread that talks to the router, which it starts with the first.
 
+use std::time::Duration;
+
 use net_mesh_proto::portmap::{Answer, Failure, Request, RequestId};
 use tokio::sync::mpsc;
 
 #[cfg(feature = "port-mapping")]
-use super::worker::Worker;
+use super::{router::Place, worker::Worker};
 use crate::driver::Signal;
 
+/// How long a deletion may take: somebody waits for the program to end. Routers answer in milliseconds; with PCP and NAT-PMP
+/// it is time for three packets, with UPnP for a request to a device that is known and for a search where it is not.
+pub(crate) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+
 /// Where the driver's requests go.
-#[derive(Debug)]
 pub(crate) struct Asker {
     /// The node lives on the machine's own network; the router of another one is not the machine's.
     real: bool,
+    /// What nonces are made of.
+    #[cfg_attr(not(feature = "port-mapping"), allow(dead_code, reason = "nobody asks without it"))]
+    secret: [u8; 32],
     #[cfg(feature = "port-mapping")]
     worker: Option<Worker>,
 }
 
 impl Asker {
-    /// One that has not been asked yet.
-    pub(crate) fn new(real: bool) -> Self {
+    /// One that has not been asked yet. `secret` is known to this node alone, and the same at every start.
+    pub(crate) const fn new(real: bool, secret: [u8; 32]) -> Self {
         Self {
             real,
+            secret,
             #[cfg(feature = "port-mapping")]
             worker: None,
         }
@@ -52,14 +61,20 @@ impl Asker {
         };
         let worker = match self.worker.take() {
             Some(worker) => worker,
-            None => {
-                match crate::identity::random_32().and_then(|random| Worker::start(random, signals.clone())) {
-                    Ok(worker) => worker,
-                    Err(error) => return failed(error),
-                }
-            }
+            None => match Worker::start(Place::default(), self.secret, signals.clone()) {
+                Ok(worker) => worker,
+                Err(error) => return failed(error),
+            },
         };
         self.worker.insert(worker).ask(id, request)
+    }
+
+    /// The node is leaving: what is being asked for is given up, after all deletions handed in before.
+    pub(crate) fn leave(&self) {
+        #[cfg(feature = "port-mapping")]
+        if let Some(worker) = &self.worker {
+            worker.leave();
+        }
     }
 
     #[cfg(not(feature = "port-mapping"))]

@@ -11,9 +11,12 @@ const MAX_TABLE: u64 = 4 << 20;
 /// `RTF_UP` and `RTF_GATEWAY` (route(8)): in use, and by way of another machine.
 const USED: u32 = 0x1 | 0x2;
 
+/// Whether this system tells its default gateway: no gateway then means that there is none.
+pub(super) const TELLS_GATEWAY: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// The IPv4 router of the default route, if there is one.
 pub(super) fn default_gateway() -> Option<Ipv4Addr> {
-    if !cfg!(any(target_os = "linux", target_os = "android")) {
+    if !TELLS_GATEWAY {
         return None;
     }
     // The table of this thread's network namespace, which may not be the process's.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use net_mesh_proto::portmap::{Answer, Failure, Granted, Protocol, Request};
 use tokio::time::timeout;
 
+use super::asker::RELEASE_LIMIT;
 use super::gateway::{address_towards, default_gateway};
 use super::pcp::{self, Between};
 use super::upnp::Upnp;
@@ -24,8 +25,15 @@ const LIMITS: [(Protocol, Duration); 3] = [
     (Protocol::UpnpIgd, Duration::from_secs(8)),
 ];
 
-/// How long a deletion may take: somebody waits for the program to end.
-pub(super) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+/// How long `request` may take.
+pub(super) fn limit(request: &Request) -> Duration {
+    match request {
+        Request::Map { protocol, .. } => {
+            LIMITS.iter().find(|(p, _)| p == protocol).map_or(RELEASE_LIMIT, |(_, limit)| *limit)
+        }
+        Request::Release { .. } => RELEASE_LIMIT,
+    }
+}
 
 /// Longest text for the log, in bytes.
 const MAX_DETAIL: usize = 200;
@@ -70,24 +78,54 @@ impl Default for Place {
 #[derive(Debug)]
 pub(super) struct Router {
     place: Place,
-    nonce: crab_nat::pcp::Nonce,
+    secret: [u8; 32],
     upnp: Upnp,
 }
 
 impl Router {
-    /// `nonce` must be unpredictable to others: who knows it can delete the mapping (RFC 6887 §18.1.2).
-    pub(super) fn new(place: Place, nonce: [u32; 3]) -> Self {
-        Self { place, nonce, upnp: Upnp::new(place.ssdp) }
+    /// `secret` must be known to this node alone, and the same at every start: nonces are made of it.
+    pub(super) fn new(place: Place, secret: [u8; 32]) -> Self {
+        Self { place, secret, upnp: Upnp::new(place.ssdp) }
+    }
+
+    /// The nonce of the mapping of this port. Who knows it can delete the mapping (RFC 6887 §18.1.2), and who has
+    /// forgotten it cannot renew it, so it is the same after a crash; and another one in another network, which need not know
+    /// that it is the same node.
+    fn nonce(&self, between: Between, internal: NonZeroU16) -> crab_nat::pcp::Nonce {
+        let Between { gateway, host } = between;
+        let bytes =
+            crate::identity::derive(&self.secret, &format!("PCP nonce v1 {gateway} {host} {internal}"));
+        let word = |i: usize| u32::from_be_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+        [word(0), word(4), word(8)]
+    }
+
+    /// Deletes what `map`, a request that was cut short, may have been granted; says so if that fails.
+    pub(super) async fn undo(&mut self, map: &Request) {
+        let Request::Map { protocol, internal, external, .. } = *map else { return };
+        if protocol == Protocol::UpnpIgd && !self.upnp.is_found() {
+            return;
+        }
+        let gateway = self.place.gateway.or_else(default_gateway);
+        let Some((gateway, host)) = gateway.and_then(|ip| Some((ip, address_towards(ip).ok()?))) else {
+            return;
+        };
+        let (gateway, host) = (gateway.into(), host.into());
+        let release = Request::Release { protocol, gateway, host, internal, external };
+        if let Answer::Failed { failure, detail } = self.carry_out(release).await {
+            tracing::warn!(
+                %protocol, port = external, reason = failure.words(), detail,
+                "a port was being asked for when the node stopped; if the router opens it, it stays open until its \
+                lease ends"
+            );
+        }
     }
 
     /// Asks the router, and counts what came of it.
     pub(super) async fn carry_out(&mut self, request: Request) -> Answer {
-        let (protocol, word, limit) = match request {
-            Request::Map { protocol, .. } => {
-                let limit = LIMITS.iter().find(|(p, _)| *p == protocol).map_or(RELEASE_LIMIT, |(_, l)| *l);
-                (protocol, "map", limit)
-            }
-            Request::Release { protocol, .. } => (protocol, "release", RELEASE_LIMIT),
+        let limit = limit(&request);
+        let (protocol, word) = match request {
+            Request::Map { protocol, .. } => (protocol, "map"),
+            Request::Release { protocol, .. } => (protocol, "release"),
         };
         let answer = match timeout(limit, self.ask(request)).await {
             Ok(Ok(answer)) => answer,
@@ -121,7 +159,10 @@ impl Router {
             Request::Map { protocol, internal, external, lease } => {
                 let port = nonzero(internal)?;
                 let granted: Granted = match protocol {
-                    Protocol::Pcp => pcp::map(between()?, self.nonce, (port, external), lease).await?,
+                    Protocol::Pcp => {
+                        let between = between()?;
+                        pcp::map(between, self.nonce(between, port), (port, external), lease).await?
+                    }
                     Protocol::NatPmp => pcp::map_old(between()?, (port, external), lease).await?,
                     Protocol::UpnpIgd => self.upnp.map(gateway, host, (internal, external), lease).await?,
                 };
@@ -138,7 +179,10 @@ impl Router {
                 }
                 let port = nonzero(internal)?;
                 match protocol {
-                    Protocol::Pcp => pcp::release(between()?, self.nonce, port).await?,
+                    Protocol::Pcp => {
+                        let between = between()?;
+                        pcp::release(between, self.nonce(between, port), port).await?;
+                    }
                     Protocol::NatPmp => pcp::release_old(between()?, port).await?,
                     Protocol::UpnpIgd => self.upnp.release(gateway, host, external).await?,
                 }

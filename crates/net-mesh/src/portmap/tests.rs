@@ -8,14 +8,20 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use net_mesh_proto::portmap::{Answer, Failure, Granted, Protocol, Request};
 
-use super::router::{Place, Router};
+use super::router::{Place, Router, limit};
+
+mod end;
+mod search;
 
 /// Far above what any request may take: only a hang reaches it.
 const HANG: Duration = Duration::from_secs(30);
+
+/// How late the end of a request may be noticed where the machine has much to do.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// A loopback address that no other test has.
 fn address() -> Ipv4Addr {
@@ -35,10 +41,17 @@ fn release(protocol: Protocol, gateway: Ipv4Addr) -> Request {
 /// Asks the router at `gateway`, whose SSDP is at `ssdp`.
 fn ask_at(gateway: Ipv4Addr, ssdp: SocketAddr, request: Request) -> Answer {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut router = Router::new(Place { gateway: Some(gateway), ssdp }, [1, 2, 3]);
-    runtime.block_on(async {
-        tokio::time::timeout(HANG, router.carry_out(request)).await.expect("a request hangs")
-    })
+    let mut router = Router::new(Place { gateway: Some(gateway), ssdp }, [7; 32]);
+    runtime.block_on(ask(&mut router, request))
+}
+
+/// Asks `router`, which must answer within its limit.
+async fn ask(router: &mut Router, request: Request) -> Answer {
+    let began = Instant::now();
+    let answer = tokio::time::timeout(HANG, router.carry_out(request)).await.expect("a request hangs");
+    let (took, limit) = (began.elapsed(), limit(&request));
+    assert!(took <= limit + SLACK, "{request:?} took {took:?} of {limit:?}: {answer:?}");
+    answer
 }
 
 fn failure(answer: &Answer) -> Option<Failure> {
@@ -252,30 +265,50 @@ mod by_http {
     const END: &str = "</s:Body></s:Envelope>";
 
     /// What a router's HTTP server says to each request.
-    type Page = Arc<dyn Fn(&str, &mut TcpStream) + Send + Sync>;
+    pub(super) type Page = Arc<dyn Fn(&str, &mut TcpStream) + Send + Sync>;
 
     /// A router that answers a search with `location`, and requests with `page`. Counts connections.
-    struct Upnp {
-        ip: Ipv4Addr,
-        ssdp: SocketAddr,
-        http: SocketAddr,
-        connections: Arc<AtomicUsize>,
+    pub(super) struct Upnp {
+        pub(super) ip: Ipv4Addr,
+        pub(super) ssdp: SocketAddr,
+        pub(super) http: SocketAddr,
+        pub(super) connections: Arc<AtomicUsize>,
+        /// Datagrams of searches.
+        pub(super) searches: Arc<AtomicUsize>,
     }
 
-    fn upnp(page: Page, answers: usize, location: impl Fn(SocketAddr) -> String + Send + 'static) -> Upnp {
-        let ip = address();
-        let socket = UdpSocket::bind((ip, 0)).unwrap();
+    /// What a device at `location` says to a search.
+    pub(super) fn found(location: &str) -> String {
+        format!(
+            "HTTP/1.1 200 OK\r\nCACHE-CONTROL: max-age=120\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\
+             LOCATION: {location}\r\nUSN: uuid:1::urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\r\n"
+        )
+    }
+
+    pub(super) fn upnp(
+        page: Page,
+        answers: usize,
+        location: impl Fn(SocketAddr) -> String + Send + 'static,
+    ) -> Upnp {
+        upnp_at((address(), 0), page, answers, location)
+    }
+
+    pub(super) fn upnp_at(
+        (ip, port): (Ipv4Addr, u16),
+        page: Page,
+        answers: usize,
+        location: impl Fn(SocketAddr) -> String + Send + 'static,
+    ) -> Upnp {
+        let socket = UdpSocket::bind((ip, port)).unwrap();
         let server = TcpListener::bind((ip, 0)).unwrap();
         let (ssdp, http) = (socket.local_addr().unwrap(), server.local_addr().unwrap());
-        let connections = Arc::new(AtomicUsize::new(0));
+        let (connections, searches) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&searches);
         thread::spawn(move || {
             let mut buffer = [0; 2048];
             while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nCACHE-CONTROL: max-age=120\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\
-                     LOCATION: {}\r\nUSN: uuid:1::urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\r\n",
-                    location(http)
-                );
+                count.fetch_add(1, Ordering::Relaxed);
+                let answer = found(&location(http));
                 for _ in 0..answers {
                     let _ = socket.send_to(answer.as_bytes(), from);
                 }
@@ -289,7 +322,7 @@ mod by_http {
                 thread::spawn(move || serve(stream, &*page));
             }
         });
-        Upnp { ip, ssdp, http, connections }
+        Upnp { ip, ssdp, http, connections, searches }
     }
 
     fn serve(mut stream: TcpStream, page: &(dyn Fn(&str, &mut TcpStream) + Send + Sync)) {
@@ -313,7 +346,7 @@ mod by_http {
         }
     }
 
-    fn say(stream: &mut TcpStream, status: &str, body: &str) {
+    pub(super) fn say(stream: &mut TcpStream, status: &str, body: &str) {
         let length = body.len();
         let _ = write!(
             stream,
@@ -321,7 +354,7 @@ mod by_http {
         );
     }
 
-    fn description(control: &str) -> String {
+    pub(super) fn description(control: &str) -> String {
         format!(
             "<?xml version=\"1.0\"?><root xmlns=\"urn:schemas-upnp-org:device-1-0\"><device>\
              <deviceType>urn:schemas-upnp-org:device:InternetGatewayDevice:1</deviceType><deviceList><device>\
@@ -369,7 +402,7 @@ mod by_http {
     }
 
     /// A router that does as it should, but for what `odd` says instead (to requests it has an answer for).
-    fn decent(odd: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Page {
+    pub(super) fn decent(odd: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Page {
         Arc::new(move |request, stream| {
             if odd(request, stream) {
                 return;
@@ -394,7 +427,7 @@ mod by_http {
         })
     }
 
-    fn here(http: SocketAddr) -> String {
+    pub(super) fn here(http: SocketAddr) -> String {
         format!("http://{http}/root.xml")
     }
 

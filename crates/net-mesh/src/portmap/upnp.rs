@@ -1,7 +1,11 @@
 //! UPnP-IGD, versions 1 and 2, by the crate `igd-next`.
 //!
-//! A device is searched for once and remembered. Only what the default gateway says of itself is followed: an answer,
-//! or a description, that points to another host is skipped. The crate reads at most 1 MiB of an HTTP answer.
+//! Only the default gateway is asked, and only what it says of itself is followed: an answer of another device is not
+//! heard, and a description that points to another host is skipped. Where the system does not tell its gateway, the first
+//! device that answers is taken, and what it says of itself. The crate reads at most 1 MiB of an HTTP answer.
+//!
+//! A device is searched for once and remembered, also when it fails: it may have to delete what it mapped before. Only a
+//! request to *map* that it did not answer makes the next such request search anew.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -9,15 +13,17 @@ use std::time::Duration;
 use igd_next::aio::Gateway;
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{
-    AddPortError, GetExternalIpError, PortMappingProtocol, RemovePortError, SearchError, SearchOptions,
+    AddPortError, GetExternalIpError, PortMappingProtocol, RemovePortError, RequestError, SearchError,
+    SearchOptions,
 };
 use net_mesh_proto::portmap::{Failure, Granted};
 
-use super::gateway::address_towards;
+use super::gateway::{TELLS_GATEWAY, address_towards};
 use super::router::Refusal;
+use super::ssdp::Sieve;
 
-/// How long devices may take to answer the search and to describe themselves; they are asked to spread answers over three
-/// seconds, and routers answer sooner.
+/// How long devices may take to answer the search and to describe themselves: what the gateway alone is given
+/// ([`super::ssdp`]), and the three seconds over which devices are asked to spread answers to a multicast. Routers answer sooner.
 const SEARCH: Duration = Duration::from_millis(3500);
 
 /// What the mapping is called in the router's own pages.
@@ -27,35 +33,57 @@ const DESCRIPTION: &str = "net-mesh";
 #[derive(Debug)]
 pub(super) struct Upnp {
     found: Option<Gateway<Tokio>>,
+    /// The last request to map was not answered, or its answer was not waited for.
+    doubted: bool,
     /// Where devices are searched for.
     ssdp: SocketAddr,
 }
 
 impl Upnp {
     pub(super) fn new(ssdp: SocketAddr) -> Self {
-        Self { found: None, ssdp }
+        Self { found: None, doubted: false, ssdp }
     }
 
-    /// The device, searched for unless it is known; `host` is the address of this host towards `gateway`.
-    async fn device(&mut self, gateway: Option<Ipv4Addr>, host: Ipv4Addr) -> Result<Gateway<Tokio>, Refusal> {
-        let same = |device: &Gateway<Tokio>| gateway.is_none_or(|ip| device.addr.ip() == IpAddr::V4(ip));
-        if let Some(device) = self.found.take_if(|device| same(device)) {
-            return Ok(device);
-        }
+    /// Whether some device has been asked for anything.
+    pub(super) const fn is_found(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// The device, if it is known.
+    fn known(&self, gateway: Option<Ipv4Addr>) -> Option<Gateway<Tokio>> {
+        self.found.clone().filter(|device| gateway.is_none_or(|ip| device.addr.ip() == IpAddr::V4(ip)))
+    }
+
+    /// Searches for the device, and remembers it; `host` is the address of this host towards `gateway`.
+    async fn search(&mut self, gateway: Option<Ipv4Addr>, host: Ipv4Addr) -> Result<Gateway<Tokio>, Refusal> {
         let mut options = SearchOptions::default();
-        options.bind_addr = SocketAddr::from((host, 0));
-        options.broadcast_address = self.ssdp;
         options.timeout = Some(SEARCH);
         options.single_search_timeout = Some(SEARCH);
-        options.allowed_gateway_ips = gateway.into_iter().map(IpAddr::V4).collect();
-        let device = search_gateway(options).await?;
-        // Another device of the same network may have answered first, and is nobody to be trusted with this.
-        if !same(&device) {
-            return Err(Refusal::of(
-                Failure::NoRouter,
-                format!("{} is not the default gateway", device.addr),
-            ));
-        }
+        let device = match gateway {
+            Some(gateway) => {
+                let failed = |error: std::io::Error| Refusal::of(Failure::Local, error);
+                let sieve = Sieve::new(host, gateway, self.ssdp).await.map_err(failed)?;
+                options.bind_addr = (Ipv4Addr::LOCALHOST, 0).into();
+                options.broadcast_address = sieve.addr().map_err(failed)?;
+                // By itself the crate follows whom the datagram is from, but never to loopback, where the sieve is. So it
+                // follows to the gateway and to nobody else.
+                options.allowed_gateway_ips = vec![gateway.into()];
+                tokio::select! {
+                    found = search_gateway(options) => found?,
+                    error = sieve.run() => return Err(failed(error)),
+                }
+            }
+            // With a routing table, no gateway means that there is none, and a neighbour's device is no substitute.
+            None if TELLS_GATEWAY => {
+                return Err(Refusal::of(Failure::NoRouter, "there is no default route"));
+            }
+            None => {
+                options.bind_addr = (host, 0).into();
+                options.broadcast_address = self.ssdp;
+                search_gateway(options).await?
+            }
+        };
+        self.found = Some(device.clone());
         Ok(device)
     }
 
@@ -66,31 +94,15 @@ impl Upnp {
         (internal, external): (u16, u16),
         lease: Duration,
     ) -> Result<Granted, Refusal> {
-        let device = self.device(gateway, host).await?;
-        let ip = device.get_external_ip().await?;
-        let seconds = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
-        // Without a routing table it is known only now whom the address is towards.
-        let host = match device.addr.ip() {
-            IpAddr::V4(ip) if host.is_unspecified() => {
-                address_towards(ip).map_err(|error| Refusal::of(Failure::Local, error))?
-            }
-            _ => host,
+        // Set until there is an answer: whoever waits for this may stop to.
+        let doubted = std::mem::replace(&mut self.doubted, true);
+        let device = match self.known(gateway).filter(|_| !doubted) {
+            Some(device) => device,
+            None => self.search(gateway, host).await?,
         };
-        let inside = SocketAddr::from((host, internal));
-        let added = device.add_port(PortMappingProtocol::UDP, external, inside, seconds, DESCRIPTION).await;
-        let granted = Granted {
-            gateway: device.addr.ip(),
-            host: host.into(),
-            external: SocketAddr::new(ip, external),
-            lease: (seconds > 0).then_some(lease),
-            epoch: None,
-        };
-        // Errors of the device are answers of the same one, which stays; others end what is known of it.
-        if !matches!(added, Err(AddPortError::RequestError(_))) {
-            self.found = Some(device);
-        }
-        added?;
-        Ok(granted)
+        let granted = add(&device, host, (internal, external), lease).await;
+        self.doubted = granted.as_ref().is_err_and(|error| !error.is_an_answer());
+        Ok(granted?)
     }
 
     pub(super) async fn release(
@@ -99,16 +111,85 @@ impl Upnp {
         host: Ipv4Addr,
         external: u16,
     ) -> Result<(), Refusal> {
-        let device = self.device(gateway, host).await?;
-        match device.remove_port(PortMappingProtocol::UDP, external).await {
-            Ok(()) | Err(RemovePortError::NoSuchPortMapping) => Ok(()),
-            Err(error) => Err(error.into()),
+        if let Some(device) = self.known(gateway) {
+            match remove(&device, external).await {
+                // The device may be elsewhere since it restarted.
+                Err(RemovePortError::RequestError(error)) if !is_an_answer(&error) => {}
+                done => return Ok(done?),
+            }
+        }
+        let device = self.search(gateway, host).await?;
+        Ok(remove(&device, external).await?)
+    }
+}
+
+async fn add(
+    device: &Gateway<Tokio>,
+    host: Ipv4Addr,
+    (internal, external): (u16, u16),
+    lease: Duration,
+) -> Result<Granted, Unmapped> {
+    let ip = device.get_external_ip().await.map_err(Unmapped::NoAddress)?;
+    let seconds = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
+    // Without a routing table it is known only now whom the address is towards.
+    let host = match device.addr.ip() {
+        IpAddr::V4(ip) if host.is_unspecified() => address_towards(ip).map_err(Unmapped::Local)?,
+        _ => host,
+    };
+    let inside = SocketAddr::from((host, internal));
+    let added = device.add_port(PortMappingProtocol::UDP, external, inside, seconds, DESCRIPTION).await;
+    added.map_err(Unmapped::NoPort)?;
+    Ok(Granted {
+        gateway: device.addr.ip(),
+        host: host.into(),
+        external: SocketAddr::new(ip, external),
+        lease: (seconds > 0).then_some(lease),
+        epoch: None,
+    })
+}
+
+async fn remove(device: &Gateway<Tokio>, external: u16) -> Result<(), RemovePortError> {
+    match device.remove_port(PortMappingProtocol::UDP, external).await {
+        Ok(()) | Err(RemovePortError::NoSuchPortMapping) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a device did not map.
+#[derive(Debug)]
+enum Unmapped {
+    NoAddress(GetExternalIpError),
+    NoPort(AddPortError),
+    Local(std::io::Error),
+}
+
+impl Unmapped {
+    /// Whether the device itself says no.
+    fn is_an_answer(&self) -> bool {
+        match self {
+            Self::NoAddress(GetExternalIpError::RequestError(error))
+            | Self::NoPort(AddPortError::RequestError(error)) => is_an_answer(error),
+            Self::NoAddress(_) | Self::NoPort(_) => true,
+            Self::Local(_) => false,
         }
     }
 }
 
-fn of_request(error: &igd_next::RequestError) -> Failure {
-    use igd_next::RequestError;
+impl From<Unmapped> for Refusal {
+    fn from(error: Unmapped) -> Self {
+        match error {
+            Unmapped::NoAddress(error) => error.into(),
+            Unmapped::NoPort(error) => error.into(),
+            Unmapped::Local(error) => Self::of(Failure::Local, error),
+        }
+    }
+}
+
+const fn is_an_answer(error: &RequestError) -> bool {
+    matches!(error, RequestError::ErrorCode(..) | RequestError::UnsupportedAction(_))
+}
+
+fn of_request(error: &RequestError) -> Failure {
     match error {
         RequestError::ErrorCode(401 | 402 | 602, _) | RequestError::UnsupportedAction(_) => {
             Failure::Unsupported

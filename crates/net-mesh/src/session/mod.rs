@@ -41,6 +41,9 @@ use crate::identity::{Identity, node_of};
 use crate::socket::MeshSocket;
 use crate::socket::slots::SlotId;
 
+/// How long the end waits for peers to hear that their connections are closed.
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_millis(500);
+
 /// How long an attempt to connect lasts. QUIC repeats its first packet at 0.3, 0.9, 2.1 and 4.5 s; when
 /// both sides try within the same few seconds, their packets open each other's filters.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -277,7 +280,7 @@ impl Sessions {
     pub(crate) async fn shutdown(&self) {
         self.close();
         // Closing connections linger for three timeouts (RFC 9000 §10.2); their first packet has left.
-        let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+        let _ = timeout(CLOSE_WAIT, self.endpoint.wait_idle()).await;
     }
 }
 

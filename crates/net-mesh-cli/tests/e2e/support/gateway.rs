@@ -95,6 +95,11 @@ impl Gateway {
         run(&self.place, flush).ok("nft flush");
     }
 
+    /// Makes the daemon deaf: it runs, keeps what it gave away, and answers nothing any more.
+    pub(crate) fn freeze(&mut self) {
+        self.daemon.as_mut().expect("the daemon runs").signal("STOP");
+    }
+
     /// The ports that are given away: lines of the kernel's rules.
     pub(crate) fn given(&self) -> Vec<String> {
         let mut list = Command::new(program("nft", "nftables"));
