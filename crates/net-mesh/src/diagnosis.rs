@@ -133,6 +133,7 @@ impl Mesh {
         };
         let starts = node.starts().into_iter().map(start).collect();
         let external_ports = node.external_ports();
+        let reach = reached(&peers, |peer| node.is_cut_off(now, peer));
         drop(node);
         let straight = |peer: &&PeerInfo| peer.path.kind == PathKind::Direct && peer.health != Health::Failed;
         let carries = |peer: &&PeerInfo| relaying.binary_search(&peer.node_id).is_ok();
@@ -148,7 +149,7 @@ impl Mesh {
             clock,
             datagram: self.datagram_size(&peers),
             starts,
-            reach: reached(&peers),
+            reach,
             relays: RelayChoice { direct: direct_relays, members: relaying.len() },
             ips,
             status,
@@ -212,10 +213,12 @@ fn turned_around(reflexive: &[SocketAddr], ips: &[IpAddr], peers: &[PeerInfo]) -
     peers.iter().find(at).map(|peer| peer.node_id)
 }
 
-fn reached(peers: &[PeerInfo]) -> Reached {
+/// `is_cut_off` says of whom there is a session and no way that works.
+fn reached(peers: &[PeerInfo], is_cut_off: impl Fn(&NodeId) -> bool) -> Reached {
     let mut reached = Reached::default();
     for peer in peers {
         match (peer.path.kind, peer.health) {
+            _ if is_cut_off(&peer.node_id) => reached.failed += 1,
             (PathKind::Direct, Health::Healthy | Health::Suspect) => reached.direct += 1,
             (PathKind::Relayed, _) => reached.relayed += 1,
             (PathKind::Direct | PathKind::None, Health::Failed) => reached.failed += 1,

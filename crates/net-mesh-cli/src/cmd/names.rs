@@ -45,6 +45,17 @@ pub(super) async fn look_up(names: &[String]) -> Found {
     Found { missing: found.iter().any(Vec::is_empty), addrs: found.concat() }
 }
 
+/// Where to start from: what the operator says, then what is `remembered` of the last run.
+pub(super) fn starts(named: &[SocketAddr], remembered: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut starts: Vec<SocketAddr> = Vec::new();
+    for addr in named.iter().chain(remembered) {
+        if !starts.contains(addr) {
+            starts.push(*addr);
+        }
+    }
+    starts
+}
+
 /// Looks `names` up again while they are needed: until `mesh` has a session and all of them have an address. `found` is what the
 /// start found, and `remembered` what else the node starts from.
 pub(super) async fn keep_looking(
@@ -54,7 +65,7 @@ pub(super) async fn keep_looking(
     remembered: &[SocketAddr],
 ) -> ! {
     let has_session = || mesh.peers().iter().any(|peer| peer.path.kind != PathKind::None);
-    let start_from = |addrs: &[SocketAddr]| mesh.start_from([remembered, addrs].concat());
+    let start_from = |addrs: &[SocketAddr]| mesh.start_from(starts(addrs, remembered));
     look_while(has_session, start_from, || look_up(names), found).await
 }
 
@@ -129,6 +140,12 @@ mod tests {
     async fn names_are_left_alone_where_they_are_not_needed() {
         let (looked, started) = looking(true, found(&[7]), &[&[8]], Duration::from_secs(86_400)).await;
         assert_eq!((looked, started), (0, vec![]));
+    }
+
+    #[test]
+    fn addresses_are_started_from_once_the_operators_first() {
+        let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(starts(&[addr(2), addr(1)], &[addr(3), addr(2)]), [addr(2), addr(1), addr(3)]);
     }
 
     #[tokio::test]

@@ -134,12 +134,9 @@ impl Up {
             builder = builder.listen(*addr);
         }
         builder = builder.prefer_port(home.port());
-        for addr in home.remembered() {
-            builder = builder.bootstrap(addr);
-        }
         let found = names::look_up(&config.bootstrap).await;
-        for addr in &found.addrs {
-            builder = builder.bootstrap(*addr);
+        for addr in names::starts(&found.addrs, &home.remembered()) {
+            builder = builder.bootstrap(addr);
         }
         for addr in names::look_up(&self.stun).await.addrs {
             builder = builder.stun_server(addr);

@@ -250,7 +250,7 @@ pub(super) fn verdict(facts: &DoctorJson, verdict: Verdict) -> String {
 
 /// What would improve it, in a sentence.
 pub(super) fn hint(facts: &DoctorJson, hint: Hint) -> String {
-    let relayed = facts.members.relayed;
+    let relayed_paths = many(facts.members.relayed, "relayed path");
     match hint {
         Hint::AllowUdp => {
             "let outgoing UDP through, and its answers back in, at the firewall of this host or network"
@@ -260,11 +260,11 @@ pub(super) fn hint(facts: &DoctorJson, hint: Hint) -> String {
         Hint::GiveStart => "listen on the family of the addresses to start from, or join by others".into(),
         Hint::Wait => "ask again in a few seconds".into(),
         Hint::Invite => "`net-mesh invite` makes a ticket, with which others join".into(),
-        Hint::AskRouter => format!(
-            "`up --port-mapping` asks the router for a port, which could make the {relayed} relayed paths direct"
-        ),
+        Hint::AskRouter => {
+            format!("`up --port-mapping` asks the router for a port, which could make {relayed_paths} direct")
+        }
         Hint::BuildPortMapping => format!(
-            "build the program with `--features port-mapping`: a port of the router could make the {relayed} relayed paths direct"
+            "build the program with `--features port-mapping`: a port of the router could make {relayed_paths} direct"
         ),
         Hint::SecondNat => {
             "a public IPv4 address or IPv6 from the provider: behind two NATs the router's port is of no use"

@@ -259,6 +259,22 @@ mod doctor_in_a_lab {
         scene_ends(nodes);
     }
 
+    #[test]
+    fn udp_that_is_cut_off_while_the_node_runs() {
+        let scene = scene([Behind::PortRestricted, Behind::FullCone]);
+        let nodes = scene.start();
+        wait_for(scene.asked(), "three direct paths", |facts| facts["members"]["direct"] == 3);
+        scene.hosts[ASKED].cut_udp();
+        let (done, facts) = wait_for(scene.asked(), "a clear word", |facts| facts["udp"] == "blocked");
+        assert_eq!((done.code, &facts["can_work"]), (Some(1), &false.into()), "{facts:#}");
+        assert_eq!(
+            (&facts["members"]["failed"], &facts["members"]["relayed"]),
+            (&3.into(), &0.into()),
+            "{facts:#}"
+        );
+        scene_ends(nodes);
+    }
+
     fn scene_ends(nodes: Vec<Node<'_>>) {
         nodes.into_iter().for_each(Node::stop);
     }

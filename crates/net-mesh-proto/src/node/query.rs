@@ -135,7 +135,18 @@ impl Node {
     /// Whether anything comes back over UDP.
     #[must_use]
     pub fn udp(&self, now: Time) -> Udp {
+        let mut sessions = self.arbiter.sessions().peekable();
+        // Sessions outlive the network for minutes, so that they can go on when it is back.
+        if sessions.peek().is_some() && sessions.all(|session| self.is_cut_off(now, &session.peer)) {
+            return Udp::Silent;
+        }
         self.silence.verdict(now, self.is_alone())
+    }
+
+    /// Whether there is a session with `peer`, and no way of it works at present.
+    #[must_use]
+    pub fn is_cut_off(&self, now: Time, peer: &NodeId) -> bool {
+        self.reach.paths.is_cut_off(now, peer)
     }
 
     pub(super) fn is_alone(&self) -> bool {

@@ -25,6 +25,9 @@ const COPIES_FOR: Duration = Duration::from_secs(3);
 /// The same for a way that answers again, but not reliably.
 const WATCHED_FOR: Duration = Duration::from_secs(30);
 
+/// How long a way must have been silent for a session to be called cut off.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(4);
+
 /// A peer that pings on a way it opened is heard there; for so long that counts for a circuit that is not proven
 /// from this side yet.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
@@ -64,6 +67,16 @@ impl Session {
     /// Whether no way is known to work.
     pub(super) fn is_stranded(&self) -> bool {
         !self.ways.iter().any(|way| way.standing() <= Standing::Untried)
+    }
+
+    /// Whether no way works: each is silent or was never known to work, and one has been silent for so long that it is no
+    /// passing weakness. Where nobody can be heard, ways do not fail: it is not the peers' fault.
+    pub(super) fn is_cut_off(&self, now: Time) -> bool {
+        let silent_long = |way: &Way| {
+            matches!(way.standing(), Standing::Silent | Standing::Failed)
+                && way.detector.reason().1 + CUT_OFF_AFTER <= now
+        };
+        self.ways.iter().all(|way| way.standing() >= Standing::Untried) && self.ways.iter().any(silent_long)
     }
 
     /// The way that the session should officially travel, if that is another one.

@@ -521,6 +521,12 @@ impl Paths {
         self.sessions.get(peer).is_some_and(Session::is_stranded)
     }
 
+    /// Whether there is a session with `peer`, and none of its ways works.
+    #[must_use]
+    pub fn is_cut_off(&self, now: Time, peer: &NodeId) -> bool {
+        self.sessions.get(peer).is_some_and(|session| session.is_cut_off(now))
+    }
+
     /// Whether the session with `peer` travels a way that is well.
     #[must_use]
     pub fn is_well(&self, peer: &NodeId) -> bool {

@@ -396,6 +396,12 @@ impl Host {
     }
 
     /// What its routers filter and remember, for a human who looks for a reason.
+    /// From now on no UDP comes to it, and none leaves it.
+    pub(crate) fn cut_udp(&self) {
+        let chain = "type filter hook forward priority -20; policy accept; ip protocol udp drop";
+        nft(&self.routers[0], format!("table ip cut {{ chain forward {{ {chain}; }}; }}"));
+    }
+
     pub(crate) fn describe_routers(&self) -> String {
         let show = |router: &Router| {
             let place = Place::Router(router.clone());
