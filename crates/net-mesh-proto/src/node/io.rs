@@ -40,7 +40,7 @@ pub enum DialFailure {
     Timeout,
     /// Someone answered who is not a member of this mesh, or not the node that was meant.
     Rejected,
-    /// It could not be tried: no usable address, or the socket refused.
+    /// It could not be tried: no usable address, or the socket refused; or it was this node itself.
     Unusable,
 }
 
