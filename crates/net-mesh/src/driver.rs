@@ -434,6 +434,9 @@ impl Driver {
             Event::Issue { peer, issue } => tracing::warn!(
                 peer = %peer.short(), name = self.name(&peer), %issue, "the network to a peer is at fault"
             ),
+            Event::Doubled => tracing::warn!(
+                "another node runs with a copy of this node's key: stop one of the two, and let it join anew in another home"
+            ),
             Event::Silent => tracing::warn!(
                 "nothing has come back over UDP: a firewall drops it, or nobody runs at the addresses to start from"
             ),

@@ -399,6 +399,8 @@ pub enum Event {
         /// Why it failed.
         failure: DialFailure,
     },
+    /// Another run of this node goes on beside this one: somebody has a copy of its key. Told every ten minutes at most.
+    Doubled,
     /// Nothing has come back over UDP for several seconds, from anyone; told once for each such time.
     Silent,
     /// Inputs were discarded since the last such event.
