@@ -89,5 +89,6 @@ impl Node {
         self.reach.changed();
         self.links_at = None;
         self.update_helpers(now);
+        self.doubt_verdict(now);
     }
 }

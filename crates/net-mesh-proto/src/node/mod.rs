@@ -120,6 +120,8 @@ pub struct Node {
     stories: Stories,
     heard: Heard,
     silence: Silence,
+    /// When the NAT may be looked at again for the sake of those that can only be relayed, and how long after that.
+    doubt: (Time, Duration),
     /// When to look at round-trip times again.
     links_at: Option<Time>,
     outputs: VecDeque<Output>,
@@ -165,6 +167,7 @@ impl Node {
             stories: Stories::default(),
             heard: Heard::default(),
             silence: Silence::default(),
+            doubt: traversal::FIRST_DOUBT,
             links_at: None,
             outputs: VecDeque::new(),
             drops: DropCounts::default(),

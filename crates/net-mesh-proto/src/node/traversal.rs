@@ -156,6 +156,13 @@ impl Traversal {
     }
 }
 
+/// When the NAT may be looked at again for the sake of those that can only be relayed: at once, which only begins to count, and
+/// so long after that.
+pub(super) const FIRST_DOUBT: (Time, Duration) = (Time::ZERO, Duration::from_secs(60));
+
+/// The longest time until it is.
+const DOUBT_AT_MOST: Duration = Duration::from_secs(1800);
+
 impl Node {
     /// The sessions there are, as classification looks at them.
     pub(super) fn update_helpers(&mut self, now: Time) {
@@ -233,6 +240,26 @@ impl Node {
                 self.describe_reach(now);
                 self.tell(Event::Classified { verdict, missing });
             }
+        }
+    }
+
+    /// Looks at the NAT again while somebody can only be relayed for what it was found to do: it may be another one by now, or
+    /// have been taken for worse in a bad moment. Ever more rarely.
+    pub(super) fn doubt_verdict(&mut self, now: Time) {
+        let (at, pause) = self.doubt;
+        if now < at {
+            return;
+        }
+        let relayed =
+            |s: &crate::peer::Session| s.route.direct().is_none() && self.hopeless(&s.peer).is_some();
+        if self.arbiter.sessions().any(|s| relayed(&s)) {
+            self.doubt = (now + pause, (2 * pause).min(DOUBT_AT_MOST));
+            // The first look is at what has only just been found.
+            if at > Time::ZERO {
+                self.for_traversal(|traversal| traversal.reclassify(now));
+            }
+        } else {
+            self.doubt = FIRST_DOUBT;
         }
     }
 

@@ -190,7 +190,7 @@ impl Node {
     }
 
     /// Why there is no plan for the pair, as a clause. Either side knows it, whichever of the two would seek.
-    fn hopeless(&self, peer: &NodeId) -> Option<&'static str> {
+    pub(super) fn hopeless(&self, peer: &NodeId) -> Option<&'static str> {
         self.reach.rendezvous.as_ref()?;
         let own = self.membership.own_draft();
         let theirs = self.membership.members().get(peer)?.record();

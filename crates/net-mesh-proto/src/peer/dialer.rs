@@ -3,8 +3,8 @@
 //! Reasons, in this order when attempts are short:
 //! 1. **wanted**: there is traffic for the peer, or was within the last [`WANT_FOR`];
 //! 2. **bootstrap**: the addresses to start from, as long as there is no session at all. Those among them that
-//!    belong to nobody known are also tried every [`STRAY_EVERY`] later: they may lead to a part of the
-//!    mesh that is cut off from this one;
+//!    belong to nobody known are also tried later, ever more rarely, down to every [`STRAY_EVERY`]: they may lead to a
+//!    part of the mesh that is cut off from this one;
 //! 3. **small mesh**: up to [`SMALL_MESH`] members, everyone;
 //! 4. **anchors**: [`ANCHORS`] sessions to members that anyone can reach, nearest first.
 //!
@@ -71,8 +71,12 @@ pub const IDLE_AFTER: Duration = Duration::from_secs(120);
 /// The longest rest between two attempts.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// How often addresses to start from that belong to nobody known are tried while there are sessions.
+/// How often addresses to start from that belong to nobody known are tried while there are sessions, at last.
 pub const STRAY_EVERY: Duration = Duration::from_secs(300);
+
+/// How long until that is done for the first time after an attempt that did not fail; it doubles with each failure. Two members
+/// that restarted at once, or after a cut, are a mesh of their own until one of them does.
+const STRAY_FIRST: Duration = Duration::from_secs(10);
 
 /// Targets whose rests are remembered.
 pub const MAX_TARGETS: usize = MAX_MEMBERS + MAX_BOOTSTRAP;
@@ -408,7 +412,8 @@ impl Dialer {
     fn rests_until(&self, target: Target, view: &View<'_>) -> Time {
         let Some(progress) = self.targets.get(&target) else { return Time::ZERO };
         let stray = target.peer().is_none() && !alone(view);
-        let pause = progress.tried.filter(|_| stray).map_or(Time::ZERO, |tried| tried + STRAY_EVERY);
+        let often = STRAY_FIRST.saturating_mul(1 << progress.failures.min(5)).min(STRAY_EVERY);
+        let pause = progress.tried.filter(|_| stray).map_or(Time::ZERO, |tried| tried + often);
         progress.rests_until.max(pause)
     }
 
