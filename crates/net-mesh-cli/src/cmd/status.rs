@@ -124,7 +124,7 @@ version            1
 listening on       127.0.0.1:4433
 seen by others at  nothing yet
 port mapping       off
-NAT                unknown, confidence 0.50, found 61 s ago
+NAT                unknown
   mapping          endpoint-independent
   filtering        unknown
   ports            preserving
