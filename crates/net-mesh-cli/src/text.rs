@@ -98,7 +98,7 @@ pub(crate) fn parse_addr_port(text: &str) -> Result<SocketAddr, String> {
 pub(crate) fn parse_reachable(text: &str) -> Result<String, String> {
     let text = parse_host_port(text)?;
     if let Ok(addr) = text.parse::<SocketAddr>() {
-        let ip = addr.ip();
+        let ip = addr.ip().to_canonical();
         if ip.is_unspecified() {
             return Err(format!("{ip} is where this node listens, not where others reach it"));
         }
@@ -260,7 +260,14 @@ mod tests {
         }
         let error = parse_reachable("0.0.0.0:4433").unwrap_err();
         assert_eq!(error, "0.0.0.0 is where this node listens, not where others reach it");
-        for bad in ["[::]:1", "224.0.0.1:1", "255.255.255.255:1", "[ff02::1]:1", "203.0.113.7:0"] {
+        for bad in [
+            "[::]:1",
+            "[::ffff:0.0.0.0]:1",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+            "[ff02::1]:1",
+            "203.0.113.7:0",
+        ] {
             assert!(parse_reachable(bad).is_err(), "{bad}");
         }
     }
