@@ -102,6 +102,10 @@ impl Ping {
             Ok(result) => result,
             Err(_) => {
                 let why = client.why_here(&self.peer).await?;
+                if why.path.kind == "direct" {
+                    // The path is, or was: its peer does not answer.
+                    return Ok(Some(anyhow!("no answer on the direct path within {} s", self.timeout)));
+                }
                 Ok(Some(anyhow!("no direct path within {} s: {}", self.timeout, why.reason)))
             }
         }

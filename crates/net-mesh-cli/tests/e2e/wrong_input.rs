@@ -168,6 +168,15 @@ fn a_missing_home_and_a_node_that_does_not_run_are_told_apart() {
 }
 
 #[test]
+fn a_command_right_after_the_start_waits_for_the_node() {
+    let home = Home::here();
+    home.init("node");
+    let node = home.start(&["--listen", &loopback().to_string()]);
+    home.ok(&["status", "--json"]);
+    node.stop();
+}
+
+#[test]
 fn wrong_usage_ends_with_two_and_a_hint() {
     let home = Home::here();
     let many: Vec<String> = (1..=9).map(|n| format!("--addr=203.0.113.{n}:4433")).collect();
