@@ -38,6 +38,8 @@ pub struct Diagnosis {
     pub starts: Vec<StartInfo>,
     /// The other members, by how they are reached.
     pub reach: Reached,
+    /// Those that are not reached although there was a session or an attempt at one; the first eight.
+    pub lost: Vec<NodeId>,
     /// Who could carry for this node.
     pub relays: RelayChoice,
 }
@@ -87,6 +89,9 @@ pub struct StartInfo {
     pub node: Option<NodeId>,
 }
 
+/// How many of those that are not reached are named.
+const MAX_LOST: usize = 8;
+
 /// How many of the other members are reached in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
@@ -133,7 +138,7 @@ impl Mesh {
         };
         let starts = node.starts().into_iter().map(start).collect();
         let external_ports = node.external_ports();
-        let reach = reached(&peers, |peer| node.is_cut_off(now, peer));
+        let (reach, lost) = reached(&peers, |peer| node.is_cut_off(now, peer));
         drop(node);
         let straight = |peer: &&PeerInfo| peer.path.kind == PathKind::Direct && peer.health != Health::Failed;
         let carries = |peer: &&PeerInfo| relaying.binary_search(&peer.node_id).is_ok();
@@ -150,6 +155,7 @@ impl Mesh {
             datagram: self.datagram_size(&peers),
             starts,
             reach,
+            lost,
             relays: RelayChoice { direct: direct_relays, members: relaying.len() },
             ips,
             status,
@@ -214,18 +220,27 @@ fn turned_around(reflexive: &[SocketAddr], ips: &[IpAddr], peers: &[PeerInfo]) -
 }
 
 /// `is_cut_off` says of whom there is a session and no way that works.
-fn reached(peers: &[PeerInfo], is_cut_off: impl Fn(&NodeId) -> bool) -> Reached {
+fn reached(peers: &[PeerInfo], is_cut_off: impl Fn(&NodeId) -> bool) -> (Reached, Vec<NodeId>) {
     let mut reached = Reached::default();
+    let mut lost = Vec::new();
     for peer in peers {
-        match (peer.path.kind, peer.health) {
-            _ if is_cut_off(&peer.node_id) => reached.failed += 1,
-            (PathKind::Direct, Health::Healthy | Health::Suspect) => reached.direct += 1,
-            (PathKind::Relayed, _) => reached.relayed += 1,
-            (PathKind::Direct | PathKind::None, Health::Failed) => reached.failed += 1,
-            (PathKind::None, Health::Healthy | Health::Suspect) => reached.idle += 1,
+        let failed = match (peer.path.kind, peer.health) {
+            (PathKind::Relayed, _) => is_cut_off(&peer.node_id),
+            (PathKind::Direct | PathKind::None, Health::Failed) => true,
+            _ => is_cut_off(&peer.node_id),
+        };
+        match peer.path.kind {
+            _ if failed => {
+                reached.failed += 1;
+                lost.push(peer.node_id);
+            }
+            PathKind::Direct => reached.direct += 1,
+            PathKind::Relayed => reached.relayed += 1,
+            PathKind::None => reached.idle += 1,
         }
     }
-    reached
+    lost.truncate(MAX_LOST);
+    (reached, lost)
 }
 
 #[cfg(test)]

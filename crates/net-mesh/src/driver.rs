@@ -414,7 +414,13 @@ impl Driver {
             Event::DialFailed { peer, addrs, failure } => {
                 self.shared.dial_failed(peer);
                 // An address to start from is the operator's; a peer behind a NAT is everyday.
-                if peer.is_none() {
+                if peer.is_none() && failure == net_mesh_proto::node::DialFailure::Rejected {
+                    tracing::warn!(
+                        ?addrs,
+                        "the address to start from belongs to no member of this mesh, or to one that does not take \
+                         this node for a member: wrong ticket or certificate?"
+                    );
+                } else if peer.is_none() {
                     tracing::warn!(?addrs, ?failure, "no member answered at the address to start from");
                 } else {
                     tracing::debug!(peer = ?peer.map(|p| p.short()), ?addrs, ?failure, "peer not reached");
@@ -427,6 +433,9 @@ impl Driver {
             ),
             Event::Issue { peer, issue } => tracing::warn!(
                 peer = %peer.short(), name = self.name(&peer), %issue, "the network to a peer is at fault"
+            ),
+            Event::Doubled => tracing::warn!(
+                "another node runs with a copy of this node's key: stop one of the two, and let it join anew in another home"
             ),
             Event::Silent => tracing::warn!(
                 "nothing has come back over UDP: a firewall drops it, or nobody runs at the addresses to start from"

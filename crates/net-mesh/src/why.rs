@@ -34,6 +34,9 @@ pub struct Why {
     pub path: Path,
     /// How long the path has been that; `None` if there was never one.
     pub since: Option<Duration>,
+    /// How long nothing has come back on any way of the session, where that is so for some seconds: the path above is the
+    /// last one.
+    pub silent_for: Option<Duration>,
     /// Whether it is relayed, and nothing is known to be worth trying with the NATs that the two are behind.
     pub hopeless: bool,
     /// Why that way, in a sentence.
@@ -134,6 +137,7 @@ impl Why {
             name,
             path: why.route.map_or(Path::NONE, |route| Path::of(route, why.via.clone())),
             since: why.since,
+            silent_for: why.silent_for,
             hopeless: why.hopeless,
             reason: why.reason,
             plan: told.map(|attempt| attempt.plan.words().to_owned()),

@@ -37,12 +37,12 @@ impl WhyCommand {
 
 fn human(why: &WhyJson) -> String {
     let name = text::printable(&why.name);
-    let mut lines = vec![format!(
-        "{name} ({}): {}{}",
-        text::short_id(&why.peer),
-        text::path(&why.path),
-        since(why.since_ms)
-    )];
+    let path = format!("{}{}", text::path(&why.path), since(why.since_ms));
+    let how = match why.silent_ms {
+        Some(ms) => format!("no answer for {}; the last path was {path}", text::age(ms)),
+        None => path,
+    };
+    let mut lines = vec![format!("{name} ({}): {how}", text::short_id(&why.peer))];
     lines.push(text::printable(&why.reason));
     lines.push(String::new());
     lines.extend(other_side(&name, &why.other_side));
@@ -124,6 +124,7 @@ mod tests {
             name: "attic".into(),
             path: relayed(),
             since_ms: Some(180_000),
+            silent_ms: None,
             hopeless: false,
             reason: "relayed via fra-1 because the last attempt found no way".into(),
             plan: Some("fire together".into()),

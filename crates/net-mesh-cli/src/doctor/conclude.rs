@@ -20,6 +20,8 @@ pub(super) enum Verdict {
     UdpBlocked,
     /// Nothing can be sent to any address to start from.
     NoUsableStart,
+    /// Who answers is no member of this mesh, or does not take this node for one.
+    Stranger,
     /// Nobody can be reached.
     NobodyReached,
     /// The first attempts are under way.
@@ -30,7 +32,9 @@ impl Verdict {
     pub(super) const fn can_work(self) -> bool {
         match self {
             Self::Works | Self::Alone => true,
-            Self::UdpBlocked | Self::NoUsableStart | Self::NobodyReached | Self::NotYet => false,
+            Self::UdpBlocked | Self::NoUsableStart | Self::Stranger | Self::NobodyReached | Self::NotYet => {
+                false
+            }
         }
     }
 }
@@ -43,6 +47,8 @@ pub(super) enum Hint {
     GiveStart,
     Wait,
     Invite,
+    JoinAgain,
+    SeeLost,
     /// The router could be asked for a port.
     AskRouter,
     /// ... if the program could.
@@ -73,10 +79,14 @@ pub(super) fn conclude(facts: &DoctorJson) -> Conclusion {
         Verdict::Alone => vec![Hint::Invite],
         Verdict::UdpBlocked => vec![Hint::AllowUdp, Hint::CheckStart],
         Verdict::NoUsableStart => vec![Hint::GiveStart],
+        Verdict::Stranger => vec![Hint::JoinAgain],
         Verdict::NobodyReached => vec![Hint::CheckStart],
         Verdict::NotYet => vec![Hint::Wait],
     };
     if verdict == Verdict::Works {
+        if facts.members.failed > 0 {
+            hints.push(Hint::SeeLost);
+        }
         hints.extend(for_directness(facts));
         if facts.relays.direct == 0 {
             hints.push(Hint::NoRelay);
@@ -106,6 +116,8 @@ fn verdict(facts: &DoctorJson) -> Verdict {
         Verdict::Alone
     } else if others == 0 && starts().all(|start| start.state == "unusable") {
         Verdict::NoUsableStart
+    } else if others == 0 && starts().any(|start| start.state == "refused") {
+        Verdict::Stranger
     } else if facts.udp == "unknown"
         || (members.failed == 0 && !starts().any(|start| start.state == "silent"))
     {
@@ -130,6 +142,8 @@ fn for_directness(facts: &DoctorJson) -> Vec<Hint> {
         _ if facts.nat.mapping == "none" => hints.push(Hint::LetUdpIn),
         _ if facts.double_nat.state == "yes" => hints.push(Hint::SecondNat),
         _ if facts.port_mapping.state != "off" => {}
+        // Only a router of the host's own network can be asked.
+        _ if !facts.ipv4.inside.iter().any(|ip| matches!(ip, IpAddr::V4(ip) if ip.is_private())) => {}
         _ if facts.port_mapping_built => hints.push(Hint::AskRouter),
         _ => hints.push(Hint::BuildPortMapping),
     }

@@ -38,6 +38,8 @@ fn a_node_alone_is_well_and_one_that_finds_nobody_is_not() {
     facts.udp = "works".into();
     facts.start[1].state = "silent".into();
     assert_eq!((verdict_of(&facts), hints(&facts)), (Verdict::NobodyReached, vec![Hint::CheckStart]));
+    facts.start[1].state = "refused".into();
+    assert_eq!((verdict_of(&facts), hints(&facts)), (Verdict::Stranger, vec![Hint::JoinAgain]));
     facts.start[1].state = "unusable".into();
     assert_eq!((verdict_of(&facts), hints(&facts)), (Verdict::NoUsableStart, vec![Hint::GiveStart]));
 }
@@ -47,6 +49,8 @@ fn members_that_are_all_lost_make_a_node_that_cannot_work() {
     let mut facts = Facts::working();
     (facts.members.direct, facts.members.failed) = (0, 3);
     assert_eq!(verdict_of(&facts), Verdict::NobodyReached);
+    facts.members.direct = 1;
+    assert_eq!((verdict_of(&facts), hints(&facts)[0]), (Verdict::Works, Hint::SeeLost));
 }
 
 #[test]

@@ -189,8 +189,13 @@ fn members(facts: &DoctorJson) -> String {
         (counts.failed, "not reached"),
         (counts.idle, "without a session"),
     ];
+    let names: Vec<&str> = facts.lost.iter().map(|lost| lost.name.as_str()).collect();
+    let word = |word: &str| match word {
+        "not reached" if !names.is_empty() => format!("not reached ({})", list(&names)),
+        word => word.to_owned(),
+    };
     let parts: Vec<String> =
-        named.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+        named.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {}", word(what))).collect();
     if parts.is_empty() { "no other is known".into() } else { parts.join(", ") }
 }
 
@@ -206,7 +211,7 @@ fn starts(starts: &[StartJson]) -> Lines {
     let labels = std::iter::once("start addresses").chain(std::iter::repeat(""));
     // Those that do not answer are why one looks here.
     let mut sorted: Vec<&StartJson> = starts.iter().collect();
-    sorted.sort_by_key(|start| start.state != "silent");
+    sorted.sort_by_key(|start| !matches!(start.state.as_str(), "silent" | "refused"));
     let mut lines: Lines =
         labels.zip(sorted.iter().take(SHOWN)).map(|(label, s)| (label, start(s))).collect();
     if let more @ 1.. = starts.len().saturating_sub(SHOWN) {
@@ -218,6 +223,7 @@ fn starts(starts: &[StartJson]) -> Lines {
 fn start(start: &StartJson) -> String {
     let state = match start.state.as_str() {
         "silent" => format!("no answer in {}", many(start.attempts, "attempt")),
+        "refused" => "answers, and is no member of this mesh, or does not take this node for one".into(),
         "trying" => "no answer yet".into(),
         "not-tried" => "not tried: not needed".into(),
         "itself" => "this node itself".into(),
@@ -243,6 +249,10 @@ pub(super) fn verdict(facts: &DoctorJson, verdict: Verdict) -> String {
         Verdict::NoUsableStart => {
             "this node cannot work: it has no socket for any of the addresses to start from".into()
         }
+        Verdict::Stranger => {
+            "this node cannot work: who answers at the addresses to start from is no member of its mesh, or does not take it for one"
+                .into()
+        }
         Verdict::NobodyReached => "this node cannot work: no member can be reached".into(),
         Verdict::NotYet => "this node cannot work yet: no member has answered so far".into(),
     }
@@ -257,6 +267,14 @@ pub(super) fn hint(facts: &DoctorJson, hint: Hint) -> String {
                 .into()
         }
         Hint::CheckStart => format!("see that a node runs at {}", silent(&facts.start)),
+        Hint::JoinAgain => {
+            "join with a ticket of the mesh that runs there, into another --home; with certificates, see that none has expired and that both ends have one of the same CA"
+                .into()
+        }
+        Hint::SeeLost => {
+            let name = facts.lost.first().map_or("PEER", |lost| lost.name.as_str());
+            format!("see whether who is not reached still runs: `net-mesh why {name}`")
+        }
         Hint::GiveStart => "listen on the family of the addresses to start from, or join by others".into(),
         Hint::Wait => "ask again in a few seconds".into(),
         Hint::Invite => "`net-mesh invite` makes a ticket, with which others join".into(),

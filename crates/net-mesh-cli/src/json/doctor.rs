@@ -48,6 +48,9 @@ pub(crate) struct DoctorJson {
     pub datagram: Option<DatagramJson>,
     /// The other members, by how they are reached.
     pub members: ReachedJson,
+    /// Some of those that are not reached.
+    #[serde(default)]
+    pub lost: Vec<LostJson>,
     /// Who could carry for this node.
     pub relays: RelaysJson,
     /// The addresses it started from.
@@ -146,6 +149,15 @@ pub(crate) struct ReachedJson {
     pub failed: usize,
     /// Not, since nothing calls for it.
     pub idle: usize,
+}
+
+/// A member that is not reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LostJson {
+    /// Who.
+    pub node_id: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// How many members could carry for this node.
@@ -270,6 +282,8 @@ impl DoctorJson {
         let Diagnosis { external_ports, turned_around, lifetime, clock, datagram, reach, relays, .. } = found;
         let (ipv4, ipv6) = (family(true), family(false));
         let start = found.starts.into_iter().map(|start| StartJson::of(mesh, &start)).collect();
+        let lost = |id: &net_mesh::NodeId| LostJson { node_id: id.to_string(), name: display_name(mesh, id) };
+        let lost = found.lost.iter().map(lost).collect();
         let status = StatusJson::of(mesh);
         Self {
             running: true,
@@ -312,6 +326,7 @@ impl DoctorJson {
                 failed: reach.failed,
                 idle: reach.idle,
             },
+            lost,
             relays: RelaysJson { direct: relays.direct, members: relays.members },
             start,
             can_work: false,
@@ -326,6 +341,7 @@ impl StartJson {
         let (state, attempts) = match start.state {
             StartState::Connected => ("connected", 0),
             StartState::Answered => ("answered", 0),
+            StartState::Refused { attempts } => ("refused", attempts),
             StartState::Silent { attempts } => ("silent", attempts),
             StartState::Trying => ("trying", 0),
             StartState::Untried => ("not-tried", 0),

@@ -19,6 +19,9 @@ pub(crate) struct WhyJson {
     /// For how long it has been.
     #[serde(default)]
     pub since_ms: Option<u64>,
+    /// For how long nothing has come back on any way, where that is so: the path is the last one.
+    #[serde(default)]
+    pub silent_ms: Option<u64>,
     /// Whether it is relayed, and nothing is known to be worth trying.
     #[serde(default)]
     pub hopeless: bool,
@@ -131,6 +134,7 @@ impl WhyJson {
             name: why.name,
             path: PathJson::of(mesh, &why.path),
             since_ms: why.since.map(whole_millis),
+            silent_ms: why.silent_for.map(whole_millis),
             hopeless: why.hopeless,
             reason: why.reason,
             plan: why.plan,

@@ -122,7 +122,13 @@ pub enum Event {
         /// Who.
         peer: NodeId,
     },
+    /// A run of this node has published that began later than this one: another machine has a copy of its key. Told at
+    /// most every ten minutes.
+    Doubled,
 }
+
+/// Between two words about a copy of this node.
+const DOUBLED_EVERY: Duration = Duration::from_secs(600);
 
 /// The membership machine of one node.
 #[derive(Debug)]
@@ -135,6 +141,10 @@ pub struct Membership {
     turn: Option<NodeId>,
     digest_at: Time,
     sweep_at: Time,
+    /// Words of this node's own by runs that began later.
+    later_runs: u32,
+    /// When it was last told that another run goes on beside this one.
+    doubled_at: Option<Time>,
     rng: Rng,
 }
 
@@ -150,6 +160,8 @@ impl Membership {
             turn: None,
             digest_at: now + DIGEST_EVERY,
             sweep_at: now + SWEEP,
+            later_runs: 0,
+            doubled_at: None,
             rng: rng.fork("digest"),
         }
     }
@@ -344,7 +356,7 @@ impl Membership {
         })?;
         let (id, seq) = (offered.claims().node, offered.claims().seq);
         if id == self.id() {
-            return self.take_own(now, offered, bytes).map(|()| None);
+            return self.take_own(now, offered, bytes, out).map(|()| None);
         }
         if age >= TTL || self.table.seq(&id).is_some_and(|known| known >= seq) {
             return Err(DropReason::OldRecord);
@@ -360,17 +372,31 @@ impl Membership {
     }
 
     /// A record of this node came from outside: an echo, or the words of another run.
-    fn take_own(&mut self, now: Time, offered: Unverified<'_>, bytes: &[u8]) -> Result<(), DropReason> {
+    fn take_own(
+        &mut self,
+        now: Time,
+        offered: Unverified<'_>,
+        bytes: &[u8],
+        out: &mut Outbox<Event>,
+    ) -> Result<(), DropReason> {
         let latest = self.own.published();
         if latest.is_some_and(|own| own.bytes()[..] == *bytes) {
             return Ok(());
         }
-        let seq = offered.claims().seq;
+        let (seq, boot) = (offered.claims().seq, offered.claims().boot);
         if latest.is_some_and(|own| own.record().seq > seq) {
             return Err(DropReason::OldRecord);
         }
         offered.verify(&self.mesh).ok_or(DropReason::BadRecord)?;
         self.own.outbid(now, seq);
+        if boot > self.own.draft().boot {
+            // Once may be the last word of an earlier run whose clock was ahead.
+            self.later_runs = self.later_runs.saturating_add(1);
+            if self.later_runs > 1 && self.doubled_at.is_none_or(|at| at + DOUBLED_EVERY <= now) {
+                self.doubled_at = Some(now);
+                out.event(Event::Doubled);
+            }
+        }
         Ok(())
     }
 

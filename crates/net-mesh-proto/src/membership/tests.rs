@@ -454,7 +454,37 @@ fn a_node_that_comes_back_is_welcome_whatever_its_clock_says() {
         mesh.nodes[0].set_candidates(mesh.now, candidate(9));
         mesh.run(secs(2));
         assert_eq!(mesh.seen(2, 0).candidates, candidate(9), "clock {name}");
+        assert!(!mesh.events[0].iter().any(|event| matches!(event, Event::Doubled)), "clock {name}");
     }
+}
+
+#[test]
+fn two_copies_of_one_node_are_noticed_by_the_one_that_was_there_first() {
+    let mut mesh = Mesh::of(3);
+    mesh.connect(0, 1);
+    mesh.run(secs(5));
+    // The second copy, with another member.
+    mesh.nodes.push(started(1, mesh.now, 1_700_000_900_000));
+    mesh.events.push(Vec::new());
+    mesh.drops.push(DropCounts::default());
+    let copy = mesh.nodes.len() - 1;
+    for _ in 0..30 {
+        // What one says comes to the other by way of the second member.
+        for (from, to) in [(copy, 0), (0, copy)] {
+            let mut out = Outbox::new();
+            let other = mesh.nodes[1].id();
+            mesh.nodes[from].session_up(mesh.now, other, true, &mut out);
+            while let Some(event) = out.pop_event() {
+                let Event::Send { message, .. } = event else { continue };
+                let mut heard = Outbox::new();
+                mesh.nodes[to].handle(mesh.now, other, message, &mut heard);
+                mesh.hear(to, heard);
+            }
+        }
+        mesh.run(secs(1));
+    }
+    let told = |node: usize| mesh.events[node].iter().filter(|event| matches!(event, Event::Doubled)).count();
+    assert_eq!((told(0), told(copy)), (1, 0), "once, and by the first alone");
 }
 
 #[test]

@@ -108,6 +108,7 @@ impl Node {
                 self.reach.changed();
                 self.for_rendezvous(|rendezvous| rendezvous.forget(&peer));
             }
+            membership::Event::Doubled => self.tell(Event::Doubled),
         }
     }
 

@@ -40,7 +40,7 @@ pub enum DialFailure {
     Timeout,
     /// Someone answered who is not a member of this mesh, or not the node that was meant.
     Rejected,
-    /// It could not be tried: no usable address, or the socket refused.
+    /// It could not be tried: no usable address, or the socket refused; or it was this node itself.
     Unusable,
 }
 
@@ -399,6 +399,8 @@ pub enum Event {
         /// Why it failed.
         failure: DialFailure,
     },
+    /// Another run of this node goes on beside this one: somebody has a copy of its key. Told every ten minutes at most.
+    Doubled,
     /// Nothing has come back over UDP for several seconds, from anyone; told once for each such time.
     Silent,
     /// Inputs were discarded since the last such event.

@@ -198,6 +198,10 @@ impl Node {
                 self.arbiter.connected(now, conn, peer, direction, route, rtt, &mut self.heard.arbiter);
             }
             Input::DialFailed { dial, failure } => {
+                if failure == DialFailure::Rejected {
+                    // A refusal has come back.
+                    self.silence.heard();
+                }
                 self.dial_in_vain(now, dial);
                 self.dialer.dial_failed(now, dial, failure, &mut self.heard.dialer);
             }

@@ -28,6 +28,8 @@ pub struct Why {
     pub reason: String,
     /// Whether it is relayed, and no plan suits what both sides are behind.
     pub hopeless: bool,
+    /// How long nothing has come back on any way of the session, where that is so for some seconds.
+    pub silent_for: Option<Duration>,
     /// How long the session has travelled that way, or had none; `None` if there was never one.
     pub since: Option<Duration>,
     /// The attempts at a direct way, oldest first, one that is under way last.
@@ -50,7 +52,12 @@ impl Node {
         let rendezvous = self.reach.rendezvous.as_ref();
         let history = rendezvous.and_then(|r| r.history(peer));
         let under_way = rendezvous.and_then(|r| r.under_way(peer));
+        let silent_for = self.silent_for(now, peer);
         let reason = match route {
+            Some(_) if silent_for.is_some() => format!(
+                "{} does not answer on any way: it is down, or one of the two is cut off; it is tried on",
+                self.name(peer)
+            ),
             Some(Route::Direct(addr)) => self.why_direct(peer, addr, history),
             Some(Route::Relayed(_)) => self.why_not_direct(now, peer, &via, history, under_way),
             None => self.why_none(now, peer),
@@ -63,6 +70,7 @@ impl Node {
             via,
             reason,
             hopeless,
+            silent_for,
             since: self.path_since(now, peer),
             attempts: past.chain(under_way).cloned().collect(),
             rests_for: history.and_then(rests).filter(|_| !matches!(route, Some(Route::Direct(_)))),
@@ -191,6 +199,12 @@ impl Node {
         plan::plans(&own, &theirs).err()
     }
 
+    /// How long nothing has come back on any way of the session with `peer`, where it is cut off.
+    fn silent_for(&self, now: Time, peer: &NodeId) -> Option<Duration> {
+        let view = self.way(now, peer).filter(|_| self.is_cut_off(now, peer))?;
+        Some(now.since(view.reason.1))
+    }
+
     fn why_none(&self, now: Time, peer: &NodeId) -> String {
         let name = self.name(peer);
         if self.arbiter.session(peer).is_some() {
@@ -203,6 +217,11 @@ impl Node {
             let relays = self.reach.routes.to(peer).is_some_and(|way| !way.inner.is_empty());
             let others = if relays { "" } else { ", and no member that relays has a direct session with it" };
             return format!("{name} did not answer at any address when it was tried last{others}");
+        }
+        if self.dialer.failures(peer) > 0 {
+            return format!(
+                "{name} did not answer at any address when it was tried last; it is tried again at times"
+            );
         }
         format!("there is no session with {name}, because nothing has been said to it lately")
     }

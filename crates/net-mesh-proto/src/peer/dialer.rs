@@ -155,6 +155,8 @@ struct Progress {
     reached: Option<NodeId>,
     /// Since when it is left to the other side to begin.
     deferred: Option<Time>,
+    /// Who answered the last attempt is no member, or does not take this node for one.
+    refused: bool,
     /// It is this node.
     itself: bool,
 }
@@ -213,6 +215,12 @@ impl Dialer {
     #[must_use]
     pub fn is_wanted(&self, now: Time, peer: &NodeId) -> bool {
         self.wanted.get(peer).is_some_and(|until| *until > now)
+    }
+
+    /// Attempts at `peer` that have failed in a row.
+    #[must_use]
+    pub fn failures(&self, peer: &NodeId) -> u32 {
+        self.targets.get(&Target::Peer(*peer)).map_or(0, |progress| progress.failures)
     }
 
     /// Whether an attempt at `peer` is under way.
@@ -308,6 +316,7 @@ impl Dialer {
         if let Some(Ended { target, ways, last }) = self.attempts.end(dial) {
             if last {
                 self.fail(now, target);
+                self.update(target, |progress| progress.refused = failure == DialFailure::Rejected);
             }
             self.look_soon(now);
             let addrs = ways.into_iter().filter_map(Way::addr).collect();

@@ -8,6 +8,7 @@
 //! | one address for all destinations, on both sides | fire together; one side first; the other side first |
 //! | one is symmetric, the other asks for the IP only | the cone opens, the symmetric side fires |
 //! | both symmetric, but one admits strangers and an address is kept for each IP | fire together |
+//! | they have no address family in common | none |
 //! | anything else | none; but where both have IPv6, fire together over that alone |
 //! | not known | fire together; one side first; the other side first |
 //!
@@ -171,11 +172,22 @@ fn is_near(a: &Side<'_>, b: &Side<'_>) -> bool {
     a.globals(true).any(|x| b.globals(true).any(|y| x.ip() == y.ip()))
 }
 
+/// Whether packets of one side can be addressed to the other, as far as their addresses are known.
+fn share_a_family(a: &Side<'_>, b: &Side<'_>) -> bool {
+    let has = |side: &Side<'_>, v4: bool| {
+        side.candidates.is_empty() || side.candidates.iter().any(|addr| addr.is_ipv4() == v4)
+    };
+    [true, false].into_iter().any(|v4| has(a, v4) && has(b, v4))
+}
+
 /// The plans for a pair, in the order to try them.
 ///
 /// # Errors
 /// Why there is none, as a clause.
 pub fn plans(seeker: &Side<'_>, sought: &Side<'_>) -> Result<Vec<Plan>, &'static str> {
+    if !share_a_family(seeker, sought) {
+        return Err("the two have no address family in common: one side has IPv4 only, the other IPv6 only");
+    }
     if is_near(seeker, sought) {
         return Ok(Vec::from([Plan::LocalFirst]));
     }

@@ -114,7 +114,7 @@ pub(crate) fn reason(outcome: Option<Outcome>, sent: u32, heard: u32) -> String 
             format!("A check to {addr} was answered after {} ms.", rtt.as_millis())
         }
         Some(Outcome::TimedOut) if sent == 0 => {
-            String::from("The other side was to send first, and none of its checks arrived.")
+            String::from("This side sent no check, and none of the other side's arrived.")
         }
         Some(Outcome::TimedOut) if heard > 0 => {
             format!("{heard} checks of the other side arrived, and none of the {sent} sent was answered.")

@@ -66,6 +66,7 @@ impl Happened {
             Event::MemberChanged { .. }
             | Event::MemberGone { .. }
             | Event::Silent
+            | Event::Doubled
             | Event::Dropped { .. }
             | Event::PortMapping(_) => {}
         }

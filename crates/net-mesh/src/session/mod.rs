@@ -220,7 +220,13 @@ impl Sessions {
             Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(DialFailure::Timeout),
             Ok(Err(error)) => {
                 tracing::debug!(?peer, %error, "handshake failed");
-                Err(DialFailure::Rejected)
+                match error {
+                    // This end's doing: nobody has said anything.
+                    ConnectionError::LocallyClosed | ConnectionError::CidsExhausted => {
+                        Err(DialFailure::Unusable)
+                    }
+                    _ => Err(DialFailure::Rejected),
+                }
             }
         }
     }
@@ -239,7 +245,7 @@ impl Sessions {
             connection.close(close::SELF.into(), b"this is the node itself");
             slots.release(slot);
             if let Some(dial) = dial {
-                let failure = DialFailure::Rejected;
+                let failure = DialFailure::Unusable;
                 let _ = self.signals.send(Signal::DialFailed { dial, failure }).await;
             }
             return;

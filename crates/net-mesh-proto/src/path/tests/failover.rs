@@ -264,6 +264,7 @@ fn what_a_way_lost_in_another_network_is_not_held_against_it() {
     for side in [0, 1] {
         pair.with(side, |end, now, out| end.network_changed(now, out));
     }
-    pair.run(2 * SECOND);
+    // A way that was suspect has to be well for a while.
+    pair.run(4 * SECOND);
     assert_eq!(pair.current(), direct(7).names.map(Some));
 }

@@ -22,6 +22,11 @@ pub enum StartState {
     Connected,
     /// Someone answered there, at the last attempt.
     Answered,
+    /// Someone did, in so many attempts in a row, who is no member of this mesh or does not take this node for one.
+    Refused {
+        /// How many.
+        attempts: u32,
+    },
     /// Nobody did, in so many attempts in a row.
     Silent {
         /// How many.
@@ -63,6 +68,8 @@ impl Dialer {
                 StartState::Unusable
             } else if connected {
                 StartState::Connected
+            } else if failures > 0 && progress.is_some_and(|p| p.refused) {
+                StartState::Refused { attempts: failures }
             } else if failures > 0 {
                 StartState::Silent { attempts: failures }
             } else if self.attempts.under_way(Target::Address(*addr)) {
