@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Err(error) if error.is::<stdout::Closed>() => ExitCode::SUCCESS,
         // The reason is in the report.
         Err(error) if error.is::<cmd::Unwell>() => ExitCode::FAILURE,
+        Err(error) if error.is::<cmd::Misused>() => misused(&error),
         Err(error) => {
             let line = text::one_line(&format!("{error:#}"));
             // Nothing is left to do if stderr is closed too.
@@ -48,4 +49,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn misused(error: &anyhow::Error) -> ExitCode {
+    if let Some(misused) = error.downcast_ref::<cmd::Misused>() {
+        let _ = misused.said().print();
+    }
+    ExitCode::from(2)
 }

@@ -72,7 +72,8 @@ impl Endpoint {
     /// If the address cannot be listened on.
     pub(crate) fn bind(addr: SocketAddr) -> anyhow::Result<Self> {
         let cannot = || format!("cannot listen on {addr} for --metrics");
-        let listener = TcpListener::bind(addr).with_context(cannot)?;
+        let listener = TcpListener::bind(addr)
+            .map_err(|error| anyhow!("{}: {error}; give --metrics another port", cannot()))?;
         listener.set_nonblocking(true).with_context(cannot)?;
         let addr = listener.local_addr().with_context(cannot)?;
         let recorder = PrometheusBuilder::new().build_recorder();

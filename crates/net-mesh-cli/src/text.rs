@@ -1,11 +1,15 @@
 //! Small pieces of text for people: names, durations, amounts, addresses.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::json::PathJson;
 
 /// The longest name of a node, in bytes.
 pub(crate) const MAX_NAME: usize = 64;
+
+/// The longest name of a channel, in bytes.
+const MAX_CHANNEL: usize = 255;
 
 /// `text` with everything that could move a cursor replaced. Names come from other nodes, and must not
 /// be able to write to the terminal of whoever lists them.
@@ -54,7 +58,8 @@ pub(crate) fn default_name() -> String {
 pub(crate) fn parse_host_port(text: &str) -> Result<String, String> {
     const WANTED: &str =
         "expected HOST:PORT, for instance 203.0.113.7:4433, [2001:db8::7]:4433 or mesh.example:4433";
-    let (host, port) = text.rsplit_once(':').ok_or(WANTED)?;
+    let (host, port) =
+        text.rsplit_once(':').ok_or_else(|| format!("`{}` has no port; {WANTED}", printable(text)))?;
     if !port.parse::<u16>().is_ok_and(|port| port != 0) {
         return Err(format!("`{port}` is not a port from 1 to 65535; {WANTED}"));
     }
@@ -67,6 +72,79 @@ pub(crate) fn parse_host_port(text: &str) -> Result<String, String> {
             && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
     };
     if known { Ok(text.to_owned()) } else { Err(format!("`{host}` is not a host; {WANTED}")) }
+}
+
+/// Checks an address to listen on, given as `ADDR:PORT`.
+///
+/// # Errors
+/// Says what to give instead.
+pub(crate) fn parse_addr_port(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    let named =
+        parse_host_port(text).ok().and_then(|text| text.rsplit_once(':').map(|(_, port)| port.to_owned()));
+    Err(match named {
+        Some(port) => format!("an address, not a name: 127.0.0.1:{port}"),
+        None => "expected ADDR:PORT, for instance 127.0.0.1:4433 or [::1]:4433".into(),
+    })
+}
+
+/// Checks an address at which others are to reach this node: what [`parse_host_port`] takes, but no address that stands for
+/// all or for many.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(crate) fn parse_reachable(text: &str) -> Result<String, String> {
+    let text = parse_host_port(text)?;
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        let ip = addr.ip().to_canonical();
+        if ip.is_unspecified() {
+            return Err(format!("{ip} is where this node listens, not where others reach it"));
+        }
+        if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            return Err(format!("{ip} stands for many hosts, not for this node"));
+        }
+    }
+    Ok(text)
+}
+
+/// Checks the name of a channel.
+///
+/// # Errors
+/// Says which rule it breaks.
+pub(crate) fn parse_channel(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("a channel's name must not be empty".into());
+    }
+    if text.len() > MAX_CHANNEL {
+        return Err(format!("a channel's name has at most {MAX_CHANNEL} bytes, this one has {}", text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("a channel's name must not contain control characters".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// Checks what is given to find a member by.
+///
+/// # Errors
+/// If it is empty, which would fit all of them.
+pub(crate) fn parse_peer(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("give a member's name, or the start of its id".into())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// `word` as a shell takes it for one word.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Milliseconds with a resolution of a microsecond.
@@ -165,6 +243,50 @@ mod tests {
         {
             assert!(parse_host_port(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_is_no_name() {
+        assert_eq!(parse_addr_port("[::1]:7"), Ok("[::1]:7".parse().unwrap()));
+        let error = parse_addr_port("localhost:5000").unwrap_err();
+        assert_eq!(error, "an address, not a name: 127.0.0.1:5000");
+        assert!(parse_addr_port("nowhere").unwrap_err().contains("ADDR:PORT"));
+    }
+
+    #[test]
+    fn others_reach_one_host_and_not_all_or_many() {
+        for good in ["203.0.113.7:4433", "127.0.0.1:1", "[2001:db8::7]:1", "mesh.example:4433"] {
+            assert_eq!(parse_reachable(good).as_deref(), Ok(good));
+        }
+        let error = parse_reachable("0.0.0.0:4433").unwrap_err();
+        assert_eq!(error, "0.0.0.0 is where this node listens, not where others reach it");
+        for bad in [
+            "[::]:1",
+            "[::ffff:0.0.0.0]:1",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+            "[ff02::1]:1",
+            "203.0.113.7:0",
+        ] {
+            assert!(parse_reachable(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn channels_and_members_have_names() {
+        assert!(parse_channel(&"x".repeat(255)).is_ok() && parse_channel("\u{e9}t\u{e9}").is_ok());
+        for bad in ["", "a\nb", &"x".repeat(256)] {
+            assert!(parse_channel(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse_peer("").is_err() && parse_peer("fra").is_ok());
+    }
+
+    #[test]
+    fn a_word_for_the_shell_is_quoted_where_it_must_be() {
+        assert_eq!(shell_word("/srv/beta_2"), "/srv/beta_2");
+        assert_eq!(shell_word("my $HOME"), "'my $HOME'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

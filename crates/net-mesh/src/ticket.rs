@@ -119,7 +119,9 @@ impl FromStr for Ticket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
-        let rest = text.trim().strip_prefix(PREFIX).ok_or(TicketError::NotATicket)?;
+        // Codes to scan have capitals only, and phones begin sentences with one.
+        let text = text.trim().to_ascii_lowercase();
+        let rest = text.strip_prefix(PREFIX).ok_or(TicketError::NotATicket)?;
         let mut chars = rest.chars();
         match chars.next() {
             Some(VERSION) => {}
@@ -152,6 +154,13 @@ mod tests {
         assert_eq!(ticket().to_string().parse(), Ok(ticket()));
         let bare = Ticket::without_secret(MeshId([9; 32]), vec![]);
         assert_eq!(bare.to_string().parse(), Ok(bare));
+    }
+
+    #[test]
+    fn a_ticket_in_capitals_is_the_same_ticket() {
+        let text = ticket().to_string();
+        assert_eq!(text.to_ascii_uppercase().parse(), Ok(ticket()));
+        assert_eq!(format!(" N{}\n", &text[1..]).parse(), Ok(ticket()));
     }
 
     #[test]

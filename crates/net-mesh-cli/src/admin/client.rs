@@ -1,6 +1,7 @@
 //! The commands' end of the admin API: one connection per request.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use super::{FRAMES, LINES, socket};
 use crate::home::Home;
@@ -23,6 +26,16 @@ use crate::json::{
 
 /// The largest answer that is read whole, in bytes. A peer takes about 400.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// How long a node may take from its lock to its socket: far longer than reading its files does, and no longer than a person
+/// waits for a node that hangs.
+const STARTING: Duration = Duration::from_secs(2);
+
+/// How long a node that a script has just started may take to its lock. Every command waits that long where no node runs.
+const FORKED: Duration = Duration::from_millis(300);
+
+/// Between two looks for the socket.
+const AGAIN: Duration = Duration::from_millis(20);
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -38,8 +51,11 @@ pub(crate) struct Refused {
 
 /// No node runs in this home.
 #[derive(Debug, thiserror::Error)]
-#[error("no node is running in {}: start one with `net-mesh up`", .0.display())]
-pub(crate) struct Nobody(PathBuf);
+#[error("no node is running in {}: start one with `{start}`", .dir.display())]
+pub(crate) struct Nobody {
+    dir: PathBuf,
+    start: String,
+}
 
 /// What the running node of a home can be asked.
 pub(crate) struct Client<'a> {
@@ -123,6 +139,21 @@ impl<'a> Client<'a> {
         Ok(response.into_body())
     }
 
+    /// A connection to the node, also to one that is about to open its socket.
+    async fn connect(&self) -> anyhow::Result<UnixStream> {
+        let began = Instant::now();
+        loop {
+            if let Some(stream) = socket::connect(self.home.dir()).await? {
+                return Ok(stream);
+            }
+            let patience = if self.home.is_locked() { STARTING } else { FORKED };
+            if began.elapsed() >= patience {
+                return Err(Nobody { dir: self.home.dir().to_owned(), start: self.home.command("up") }.into());
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -131,8 +162,7 @@ impl<'a> Client<'a> {
         body: Body,
     ) -> anyhow::Result<Response<Incoming>> {
         self.home.require()?;
-        let dir = self.home.dir();
-        let stream = socket::connect(dir).await?.ok_or_else(|| nobody(dir))?;
+        let stream = self.connect().await?;
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "net-mesh");
         if let Some(kind) = kind {
             request = request.header(header::CONTENT_TYPE, kind);
@@ -149,7 +179,7 @@ impl<'a> Client<'a> {
         let error = match whole::<ErrorJson>(response).await {
             Ok(ErrorJson { error, accepted: None | Some(0) }) => error,
             Ok(ErrorJson { error, accepted: Some(accepted) }) => {
-                format!("{error} (the {accepted} events before it were published)")
+                format!("{error} ({} published)", before(accepted))
             }
             Err(_) => format!("the node answered {status}"),
         };
@@ -157,8 +187,12 @@ impl<'a> Client<'a> {
     }
 }
 
-fn nobody(dir: &Path) -> anyhow::Error {
-    Nobody(dir.to_owned()).into()
+fn before(accepted: u64) -> String {
+    if accepted == 1 {
+        "the event before it was".to_owned()
+    } else {
+        format!("the {accepted} events before it were")
+    }
 }
 
 fn broken(error: hyper::Error) -> anyhow::Error {
@@ -183,4 +217,51 @@ async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> anyhow::Res
     let body = body.map_err(|error| anyhow!("the node's answer broke off: {error}"))?;
     serde_json::from_slice(&body.to_bytes())
         .context("the node's answer makes no sense: is it of another version?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A home that has a node, as far as a command can see.
+    fn home(dir: &std::path::Path) -> Home {
+        std::fs::write(dir.join("node.key"), "").unwrap();
+        Home::locate(Some(dir), None).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_about_to_open_its_socket_is_waited_for() {
+        let tmp = tempfile::tempdir().unwrap();
+        let home = home(tmp.path());
+        let _lock = home.lock().unwrap();
+        let opening = async {
+            tokio::time::sleep(STARTING * 3 / 4).await;
+            socket::listen(tmp.path()).unwrap()
+        };
+        let client = Client::new(&home);
+        let (connected, _listener) = tokio::join!(client.connect(), opening);
+        connected.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_run_is_given_up_soon_and_one_that_hangs_a_little_later() {
+        let tmp = tempfile::tempdir().unwrap();
+        let home = home(tmp.path());
+        let began = Instant::now();
+        let error = Client::new(&home).connect().await.unwrap_err();
+        assert!(error.is::<Nobody>() && began.elapsed() < FORKED + 2 * AGAIN, "{:?}", began.elapsed());
+        let start = format!("`net-mesh --home {} up`", tmp.path().display());
+        assert!(error.to_string().contains(&start), "{error}");
+
+        let _lock = home.lock().unwrap();
+        let began = Instant::now();
+        assert!(Client::new(&home).connect().await.unwrap_err().is::<Nobody>());
+        assert!((STARTING..STARTING + 2 * AGAIN).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn what_was_published_before_a_failure_is_one_event_or_several() {
+        assert_eq!(before(1), "the event before it was");
+        assert_eq!(before(2), "the 2 events before it were");
+    }
 }

@@ -18,7 +18,7 @@ use axum::{Json, Router};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use net_mesh::{Event, Mesh, PeerError, PublishError, Publisher, ResolveError, SubscribeError};
+use net_mesh::{Event, Mesh, NodeId, PeerError, PublishError, Publisher, ResolveError, SubscribeError};
 use serde::Deserialize;
 
 use super::batches::Batches;
@@ -42,10 +42,10 @@ pub(crate) const MAX_RENDEZVOUS: usize = 50;
 /// meet a closed connection before it has read why.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The socket, until it is dropped.
+/// The socket, until it is dropped. Who connects before it is run waits.
 pub(crate) struct Server {
     listener: tokio::net::UnixListener,
-    dir: PathBuf,
+    cleanup: Cleanup,
 }
 
 struct Cleanup(PathBuf);
@@ -62,7 +62,7 @@ impl Server {
     /// # Errors
     /// If it cannot be made.
     pub(crate) fn bind(dir: &FsPath) -> anyhow::Result<Self> {
-        Ok(Self { listener: socket::listen(dir)?, dir: dir.to_owned() })
+        Ok(Self { listener: socket::listen(dir)?, cleanup: Cleanup(dir.to_owned()) })
     }
 
     /// Answers until `stop`, then finishes what is under way.
@@ -74,7 +74,7 @@ impl Server {
         mesh: Mesh,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let _cleanup = Cleanup(self.dir);
+        let _cleanup = self.cleanup;
         axum::serve(self.listener, router(mesh)).with_graceful_shutdown(stop).await
     }
 }
@@ -135,12 +135,12 @@ async fn why(
     peer: Result<Path<String>, PathRejection>,
     query: Result<Query<Asking>, QueryRejection>,
 ) -> Result<Json<WhyJson>, Failure> {
-    let (peer, query) = (mesh.resolve(&peer?.0)?, query?.0);
+    let (peer, query) = (other(&mesh, &peer?.0)?, query?.0);
     let why = match query.half {
-        Half::Both => mesh.why_from_both(peer).await?,
-        Half::Own => mesh.why(peer)?,
+        Half::Both => mesh.why_from_both(peer).await,
+        Half::Own => mesh.why(peer),
     };
-    Ok(Json(WhyJson::of(&mesh, why)))
+    Ok(Json(WhyJson::of(&mesh, why.map_err(|error| about(&mesh, peer, error))?)))
 }
 
 async fn doctor(State(mesh): State<Mesh>) -> Json<DoctorJson> {
@@ -156,15 +156,32 @@ fn concluded<R: Report>(mut report: R) -> R {
     report
 }
 
+/// The member that `text` names, which is to be another one than this node.
+fn other(mesh: &Mesh, text: &str) -> Result<NodeId, Failure> {
+    let peer = mesh.resolve(text)?;
+    if peer == mesh.node_id() {
+        return Err(Failure::new(StatusCode::NOT_FOUND, format!("{text} is this node: name another member")));
+    }
+    Ok(peer)
+}
+
+/// What failed with `peer`, which is called by its name.
+fn about(mesh: &Mesh, peer: NodeId, error: PeerError) -> Failure {
+    let name = mesh.member_name(&peer).unwrap_or_else(|| peer.short());
+    let failure = Failure::from(error);
+    Failure { error: failure.error.replace(&peer.to_string(), &name), ..failure }
+}
+
 async fn ping(
     State(mesh): State<Mesh>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<PingJson>, Failure> {
     let request: PingRequest = serde_json::from_slice(&body?)
         .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, format!("not a ping request: {error}")))?;
-    let peer = mesh.resolve(&request.peer)?;
-    mesh.discover(peer)?;
-    let pong = mesh.ping(peer).await?;
+    let peer = other(&mesh, &request.peer)?;
+    let failed = |error| about(&mesh, peer, error);
+    mesh.discover(peer).map_err(failed)?;
+    let pong = mesh.ping(peer).await.map_err(failed)?;
     Ok(Json(PingJson {
         node_id: peer.to_string(),
         name: mesh.member_name(&peer).unwrap_or_else(|| peer.short()),

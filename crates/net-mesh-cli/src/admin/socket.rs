@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::home;
@@ -64,7 +64,9 @@ pub(super) fn listen(dir: &Path) -> anyhow::Result<tokio::net::UnixListener> {
         socket.set_nonblocking(true)?;
         tokio::net::UnixListener::from_std(socket.into())
     })();
-    made.with_context(|| format!("cannot listen on {}", dir.join(home::SOCKET).display()))
+    made.map_err(|error| {
+        anyhow!("cannot listen on {}: {}", dir.join(home::SOCKET).display(), home::unwritten(&error))
+    })
 }
 
 /// Connects to the node; `None` if nobody listens.

@@ -52,9 +52,10 @@ pub(super) fn create(
     let config = Config { name: name.unwrap_or_else(text::default_name), bootstrap };
     home.create(material, &config)?;
     eprintln!(
-        "the node `{}` lives in {}: start it with `net-mesh up`",
+        "the node `{}` lives in {}: start it with `{}`",
         text::printable(&config.name),
-        home.dir().display()
+        home.dir().display(),
+        home.command("up")
     );
     stdout::line(&identity.node_id().to_string())
 }

@@ -32,7 +32,8 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn run(self, home: &Home) -> anyhow::Result<()> {
         super::block_on(async {
-            if !home.exists() {
+            // Also where it cannot be told: the report says why.
+            if !home.exists().unwrap_or(false) {
                 return self.show(absent(home).await);
             }
             let client = Client::new(home);

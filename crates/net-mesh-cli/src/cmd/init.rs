@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 use net_mesh::{MeshSecret, NodeKey};
 
+use super::Misused;
 use super::create::{self, Pki};
 use crate::home::{Home, MAX_BOOTSTRAP, Material};
 use crate::text;
@@ -26,6 +27,12 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(mut self, home: &Home) -> anyhow::Result<()> {
+        if self.peer.len() > MAX_BOOTSTRAP {
+            let why =
+                format!("give at most {MAX_BOOTSTRAP} addresses with --peer; others are learned from them");
+            return Err(Misused::new("init", why).into());
+        }
+        self.peer.dedup();
         let material = match self.pki.read()? {
             Some(material) => material,
             None => Material::Secret {
@@ -33,10 +40,6 @@ impl Init {
                 key: NodeKey::generate().context("cannot make a key")?,
             },
         };
-        if self.peer.len() > MAX_BOOTSTRAP {
-            anyhow::bail!("give at most {MAX_BOOTSTRAP} addresses with --peer; others are learned from them");
-        }
-        self.peer.dedup();
         create::create(home, &material, self.name, self.peer)
     }
 }

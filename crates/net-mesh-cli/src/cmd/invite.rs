@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use net_mesh::Ticket;
 
+use super::Misused;
 use crate::admin::client::Client;
 use crate::home::{Home, Material};
 use crate::json::StatusJson;
@@ -21,18 +22,21 @@ const MAX_ADDRS: usize = 8;
 #[derive(Debug, Args)]
 pub(super) struct Invite {
     /// An address at which others can reach this node
-    #[arg(long, value_name = "HOST:PORT", value_parser = text::parse_host_port)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = text::parse_reachable)]
     addr: Vec<String>,
 }
 
 impl Invite {
     pub(super) fn run(mut self, home: &Home) -> anyhow::Result<()> {
-        let material = home.material()?;
-        let mesh = material.identity()?.mesh_id();
         self.addr.dedup();
         if self.addr.len() > MAX_ADDRS {
-            bail!("a ticket names at most {MAX_ADDRS} addresses; who joins learns the others from them");
+            let why = format!(
+                "a ticket names at most {MAX_ADDRS} addresses; who joins learns the others from them"
+            );
+            return Err(Misused::new("invite", why).into());
         }
+        let material = home.material()?;
+        let mesh = material.identity()?.mesh_id();
         let addrs = if self.addr.is_empty() { own_addrs(home)? } else { self.addr };
         let secret = match material {
             Material::Secret { secret, .. } => {

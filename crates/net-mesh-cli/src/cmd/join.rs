@@ -60,5 +60,8 @@ impl Join {
 fn read_ticket() -> anyhow::Result<String> {
     let mut text = String::new();
     std::io::stdin().take(MAX_TICKET).read_to_string(&mut text).context("cannot read the ticket")?;
+    if text.trim().is_empty() {
+        bail!("standard input was empty: give the ticket there, as `net-mesh invite` printed it");
+    }
     Ok(text)
 }

@@ -21,7 +21,8 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub(crate) use self::doctor::Unwell;
 use crate::home::Home;
@@ -74,6 +75,28 @@ impl Cli {
             Command::Subscribe(subscribe) => subscribe.run(&home()?),
             Command::Lab(lab) => lab.run(),
         }
+    }
+}
+
+/// A command was called wrongly, in a way that its flags one by one do not show.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct Misused {
+    command: &'static str,
+    why: String,
+}
+
+impl Misused {
+    fn new(command: &'static str, why: impl Into<String>) -> Self {
+        Self { command, why: why.into() }
+    }
+
+    /// What stderr says, in the form of everything else that is called wrongly.
+    pub(crate) fn said(&self) -> clap::Error {
+        let mut cli = Cli::command();
+        cli.build();
+        let command = cli.find_subcommand_mut(self.command).map(std::mem::take);
+        command.unwrap_or(cli).error(ErrorKind::ValueValidation, &self.why)
     }
 }
 

@@ -104,8 +104,9 @@ fn links(members: &[MemberJson]) -> Table {
         ("RELAYS", Column::Left),
         ("HEARD", Column::Right),
         ("DIRECT", Column::Right),
-        ("LINKS", Column::Shrinks),
-    ]);
+        ("LINKS", Column::ShrinksTo(LINKS)),
+    ])
+    .may_leave_out(&["NAT", "RELAYS", "HEARD"]);
     for member in members {
         let mut links: Vec<&LinkJson> = member.links.iter().collect();
         links.sort_by(|a, b| {
@@ -129,6 +130,9 @@ fn links(members: &[MemberJson]) -> Table {
     }
     table
 }
+
+/// What the links keep while other columns can be left out: the two fastest.
+const LINKS: usize = 32;
 
 /// What the path keeps while other columns can be left out: `direct 203.0.113.207:65535`.
 const PATH: usize = 28;
@@ -209,6 +213,14 @@ fra       aaaaaaaaaa  direct  yes     this node       3  dddddddddd <1 ms, home\
 home\u{fffd}[2J  bbbbbbbbbb  direct  no        4 s ago       1  fra 31 ms
 ";
         assert_eq!(links(&members).render(None), want);
+        let narrow = links(&members).render(Some(60));
+        let columns: Vec<&str> = narrow.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(columns, ["NAME", "ID", "DIRECT", "LINKS"]);
+        assert!(narrow.contains("home\u{fffd}[2J 31"), "{narrow}");
+        for width in 4..100 {
+            let text = links(&members).render(Some(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+        }
     }
 
     fn sample(coloured: bool) -> Table {
@@ -259,6 +271,10 @@ home\u{fffd}[2J  bbbbbbbbbb  direct  no        4 s ago       1  fra 31 ms
             assert!(lines.iter().all(|line| line.chars().count() <= width), "{width}:\n{text}");
             assert!(text.contains("direct 203.0.113.207:44330"), "{text}");
             assert!(text.contains("relayed via fra-1 > nyc-2") && text.contains("suspect"), "{text}");
+        }
+        for width in 4..130 {
+            let text = sample(false).render(Some(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
         }
         assert!(
             sample(false).render(None).contains("a relay with quite a name"),

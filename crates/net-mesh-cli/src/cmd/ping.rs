@@ -26,6 +26,7 @@ const EVERY_UNTIL_DIRECT: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 pub(super) struct Ping {
     /// A member's name, or the start of its id
+    #[arg(value_parser = text::parse_peer)]
     peer: String,
     /// How many times to ask
     #[arg(short = 'c', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
@@ -101,6 +102,10 @@ impl Ping {
             Ok(result) => result,
             Err(_) => {
                 let why = client.why_here(&self.peer).await?;
+                if why.path.kind == "direct" {
+                    // The path is, or was: its peer does not answer.
+                    return Ok(Some(anyhow!("no answer on the direct path within {} s", self.timeout)));
+                }
                 Ok(Some(anyhow!("no direct path within {} s: {}", self.timeout, why.reason)))
             }
         }
@@ -129,8 +134,10 @@ impl Ping {
 
     /// Asks once, and prints what comes of it.
     async fn once(&self, client: &Client<'_>, tally: &mut Tally) -> anyhow::Result<Option<PingJson>> {
+        let asked = client.ping(&self.peer).await;
+        // A question that was cut off by the end of the time to ask was neither answered nor lost.
         tally.sent += 1;
-        match client.ping(&self.peer).await {
+        match asked {
             Ok(pong) => {
                 tally.times.push(pong.rtt_ms);
                 stdout::line(&self.reply(tally.sent, &pong)?)?;
@@ -224,6 +231,19 @@ mod tests {
             ping(true).reply(2, &pong()).unwrap(),
             r#"{"seq":2,"node_id":"abcdefghijklmnop","name":"home","path":{"kind":"direct","addr":"203.0.113.7:4433","via":[],"via_ids":[]},"rtt_ms":31.234}"#
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_cut_off_is_not_a_lost_one() {
+        let tmp = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(tmp.path()), None).unwrap();
+        std::fs::write(tmp.path().join("node.key"), "").unwrap();
+        let _silent = tokio::net::UnixListener::bind(tmp.path().join(crate::home::SOCKET)).unwrap();
+        let (client, mut tally) = (Client::new(&home), Tally::default());
+        let ping = ping(false);
+        let asked = tokio::time::timeout(Duration::from_secs(1), ping.once(&client, &mut tally)).await;
+        assert!(asked.is_err(), "nobody answers");
+        assert_eq!(tally.summary(), "0 asked, 0 answered, 0% lost");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use futures_util::Stream;
 
 use crate::admin::client::Client;
 use crate::home::Home;
+use crate::text;
 
 /// Bytes read from standard input at a time.
 const PIECE: usize = 64 * 1024;
@@ -22,6 +23,7 @@ const AHEAD: usize = 4;
 #[derive(Debug, Args)]
 pub(super) struct Publish {
     /// The channel
+    #[arg(value_parser = text::parse_channel)]
     channel: String,
     /// The message [default: one per line of standard input]
     message: Option<String>,

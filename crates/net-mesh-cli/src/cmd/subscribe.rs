@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use crate::admin::client::Client;
 use crate::admin::frames;
 use crate::home::Home;
-use crate::stdout;
+use crate::{stdout, text};
 
 /// How much is collected before it is written although more is there.
 const FULL: usize = 64 * 1024;
@@ -19,6 +19,7 @@ const FULL: usize = 64 * 1024;
 #[derive(Debug, Args)]
 pub(super) struct Subscribe {
     /// The channel
+    #[arg(value_parser = text::parse_channel)]
     channel: String,
     /// End after this many events [default: go on until interrupted]
     #[arg(short = 'n', long = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -47,7 +48,7 @@ impl Subscribe {
                 output: Vec::with_capacity(2 * FULL),
             };
             tokio::select! {
-                result = printer.print(body) => result,
+                result = printer.print(body, home) => result,
                 _ = tokio::signal::ctrl_c() => printer.flush(),
             }
         })
@@ -55,7 +56,7 @@ impl Subscribe {
 }
 
 impl Printer {
-    async fn print(&mut self, mut body: Incoming) -> anyhow::Result<()> {
+    async fn print(&mut self, mut body: Incoming, home: &Home) -> anyhow::Result<()> {
         loop {
             let frame = match body.frame().now_or_never() {
                 Some(frame) => frame,
@@ -67,7 +68,7 @@ impl Printer {
             };
             let Some(Ok(frame)) = frame else {
                 self.flush()?;
-                bail!("the node has stopped: start it with `net-mesh up` and subscribe again");
+                bail!("the node has stopped: start it with `{}` and subscribe again", home.command("up"));
             };
             if let Ok(data) = frame.into_data() {
                 self.take(&data);

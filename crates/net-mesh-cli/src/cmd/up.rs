@@ -11,7 +11,7 @@ use clap::Args;
 use net_mesh::Mesh;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::names;
+use super::{Misused, names};
 use crate::admin::server::Server;
 use crate::dashboard::Dashboard;
 use crate::home::{Config, Home, SOCKET};
@@ -30,7 +30,7 @@ const GOODBYE: Duration = net_mesh::SHUTDOWN_LIMIT.saturating_add(Duration::from
 #[derive(Debug, Args)]
 pub(super) struct Up {
     /// A local address to listen on [default: any address, the port of the last time if it is free]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = text::parse_addr_port)]
     listen: Vec<SocketAddr>,
     /// A STUN server to ask for this node's address, besides the members
     #[arg(long, value_name = "HOST:PORT", value_parser = text::parse_host_port)]
@@ -42,7 +42,7 @@ pub(super) struct Up {
     #[arg(long, value_name = "BYTES", default_value_t = net_mesh::RelayLimits::default().bytes_per_second, conflicts_with = "no_relay")]
     relay_rate: u64,
     /// Show the live picture of the mesh to browsers at this address, which must be on loopback
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = text::parse_addr_port)]
     dashboard: Option<SocketAddr>,
     /// Let the dashboard's address be any: whoever can connect to it sees the mesh, without a password
     #[arg(long, requires = "dashboard")]
@@ -54,13 +54,13 @@ pub(super) struct Up {
     #[arg(long, value_name = "SECONDS", requires = "port_mapping", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(20..=86_400))]
     port_mapping_lease: u64,
     /// What to log to stderr, as `tracing` filter directives
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info", value_parser = log::parse_filter)]
+    #[arg(long, value_name = "FILTER", env = log::VARIABLE, default_value = log::DEFAULT, value_parser = log::parse_filter)]
     log: String,
     /// What a line of the log looks like
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: log::Format,
     /// Answer `GET /metrics` in Prometheus' format here, to whoever can connect
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = text::parse_addr_port)]
     metrics: Option<SocketAddr>,
 }
 
@@ -86,6 +86,7 @@ impl StopSignals {
 
 impl Up {
     pub(super) fn run(self, home: &Home) -> anyhow::Result<()> {
+        self.check()?;
         if self.port_mapping && !cfg!(feature = "port-mapping") {
             bail!(
                 "this program was built without port mapping; build it with `cargo build --release --features port-mapping`"
@@ -98,13 +99,13 @@ impl Up {
         let config = home.config()?;
         // Before the node starts, so that nothing is missed.
         let metrics = self.metrics.map(Endpoint::bind).transpose()?;
-        let dashboard = self.dashboard.map(|addr| Dashboard::bind(addr, self.dashboard_allow_remote));
-        let dashboard = dashboard.transpose()?;
+        let dashboard = self.dashboard.map(Dashboard::bind).transpose()?;
         super::block_on(async {
             // From here on a signal means a clean end, also while names are looked up.
             let mut signals = StopSignals::new()?;
             // What may fail comes before the node: one that was started has to be shut down.
             let _metrics = metrics.map(Endpoint::serve).transpose()?;
+            let server = Server::bind(home.dir())?;
             let remembered = home.remembered();
             let (mesh, found) = tokio::select! {
                 started = self.start(identity, &config, home) => started?,
@@ -114,10 +115,32 @@ impl Up {
             let looking = mesh.clone();
             let look = names::keep_looking(&looking, &config.bootstrap, found, &remembered);
             tokio::select! {
-                done = serve(mesh, home, self.listen.is_empty(), signals) => done,
+                done = serve(server, mesh, home, self.listen.is_empty(), signals) => done,
                 never = look => never,
             }
         })
+    }
+
+    /// Whether the flags go together.
+    fn check(&self) -> Result<(), Misused> {
+        let wrong = |why: String| Err(Misused::new("up", why));
+        for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
+            if let Some(second) = self.listen.iter().filter(|addr| family(addr)).nth(1) {
+                return wrong(format!(
+                    "a node listens on at most one IPv4 and one IPv6 address: leave out --listen {second}"
+                ));
+            }
+        }
+        if let Some(addr) = self.dashboard
+            && !Dashboard::is_private(addr)
+            && !self.dashboard_allow_remote
+        {
+            return wrong(format!(
+                "the dashboard has no password, and {addr} is not on loopback: use 127.0.0.1 and an SSH tunnel, \
+                 or say --dashboard-allow-remote"
+            ));
+        }
+        Ok(())
     }
 
     async fn start(
@@ -179,14 +202,13 @@ fn show(dashboard: Dashboard, mesh: Mesh) -> Shown {
 }
 
 /// `chose` says that the node's port was free to choose.
-async fn serve(mesh: Mesh, home: &Home, chose: bool, mut signals: StopSignals) -> anyhow::Result<()> {
-    let server = match Server::bind(home.dir()) {
-        Ok(server) => server,
-        Err(error) => {
-            mesh.shutdown().await;
-            return Err(error);
-        }
-    };
+async fn serve(
+    server: Server,
+    mesh: Mesh,
+    home: &Home,
+    chose: bool,
+    mut signals: StopSignals,
+) -> anyhow::Result<()> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut serving = tokio::spawn(server.run(mesh.clone(), async {
         // A sender that is gone means the same.
@@ -265,5 +287,34 @@ fn remember(mesh: &Mesh, home: &Home) {
     }
     if let Err(error) = home.remember(&addrs) {
         tracing::warn!(error = format!("{error:#}"), "cannot remember the members' addresses");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cmd::{Cli, Command};
+
+    fn checked(flags: &[&str]) -> Result<(), String> {
+        let cli = Cli::try_parse_from([&["net-mesh", "up"], flags].concat()).unwrap();
+        let Command::Up(up) = cli.command else { panic!("another command") };
+        up.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_node_listens_once_in_each_family() {
+        let (v4, v6) = (["--listen", "127.0.0.1:1"], ["--listen", "[::1]:1"]);
+        assert_eq!(checked(&[v4, v6].concat()), Ok(()));
+        let error = checked(&[v4, v6, ["--listen", "127.0.0.2:2"]].concat()).unwrap_err();
+        assert!(error.contains("127.0.0.2:2"), "{error}");
+    }
+
+    #[test]
+    fn a_dashboard_for_everyone_must_be_meant() {
+        assert_eq!(checked(&["--dashboard", "127.0.0.1:8080"]), Ok(()));
+        let everyone = ["--dashboard", "0.0.0.0:8080"];
+        assert!(checked(&everyone).unwrap_err().contains("--dashboard-allow-remote"));
+        assert_eq!(checked(&[&everyone[..], &["--dashboard-allow-remote"]].concat()), Ok(()));
     }
 }

@@ -12,6 +12,7 @@ use crate::{stdout, text};
 #[derive(Debug, Args)]
 pub(super) struct WhyCommand {
     /// A member's name, or the start of its id
+    #[arg(value_parser = text::parse_peer)]
     peer: String,
     /// Show what this node knows, without asking the member for its half
     #[arg(long)]

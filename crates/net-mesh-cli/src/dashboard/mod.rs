@@ -22,7 +22,7 @@ mod serve;
 
 use std::net::{SocketAddr, TcpListener};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use net_mesh::Mesh;
 
 /// A dashboard that listens and does not answer yet.
@@ -32,19 +32,19 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
-    /// Listens at `addr`; elsewhere than on loopback only with `allow_remote`.
+    /// Whether whoever listens at `addr` is seen by this host alone.
+    pub(crate) fn is_private(addr: SocketAddr) -> bool {
+        addr.ip().to_canonical().is_loopback()
+    }
+
+    /// Listens at `addr`.
     ///
     /// # Errors
-    /// If the address is not on loopback and must be, or cannot be listened on.
-    pub(crate) fn bind(addr: SocketAddr, allow_remote: bool) -> anyhow::Result<Self> {
-        if !addr.ip().to_canonical().is_loopback() && !allow_remote {
-            bail!(
-                "the dashboard has no password, and {addr} is not on loopback: use 127.0.0.1 and an SSH tunnel, \
-                 or say --dashboard-allow-remote"
-            );
-        }
-        let listener =
-            TcpListener::bind(addr).with_context(|| format!("the dashboard cannot listen on {addr}"))?;
+    /// If it cannot be listened on.
+    pub(crate) fn bind(addr: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(addr).map_err(|error| {
+            anyhow!("the dashboard cannot listen on {addr}: {error}; give --dashboard another port")
+        })?;
         listener.set_nonblocking(true).context("the dashboard's listener")?;
         let addr = listener.local_addr().context("the dashboard's listener")?;
         Ok(Self { listener, addr })

@@ -8,7 +8,7 @@ use crate::json::NatJson;
 use crate::json::doctor::{
     AbsentJson, AdviceJson, DoctorJson, FamilyJson, LookupJson, StartJson, SuggestionJson,
 };
-use crate::text::{age, printable, short_id};
+use crate::text::{age, printable, shell_word, short_id};
 
 /// Addresses in one line, and addresses to start from, that are shown; the JSON has them all.
 const SHOWN: usize = 4;
@@ -320,7 +320,8 @@ pub(super) fn absent_conclusion(facts: &AbsentJson) -> (String, Vec<String>) {
             format!("no node is running in {}, and none can as it is", facts.home)
         }
         (None, _) => {
-            improve.push("`net-mesh up` starts it; ask again then".into());
+            let home = shell_word(&facts.home);
+            improve.push(format!("`net-mesh --home {home} up` starts it; ask again then"));
             format!("no node is running in {}", facts.home)
         }
     };

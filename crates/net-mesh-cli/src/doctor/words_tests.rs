@@ -119,7 +119,7 @@ NAT                not known: only a running node finds out
 start addresses    203.0.113.1:1
                    gone.example:1 cannot be looked up
 remembered         2 places where members were in earlier runs
-to improve it      `net-mesh up` starts it; ask again then
+to improve it      `net-mesh --home /srv/mesh up` starts it; ask again then
                    gone.example:1 cannot be looked up: see to the name, or to the resolver
 verdict            no node is running in /srv/mesh
 ";

@@ -23,6 +23,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use etcetera::BaseStrategy as _;
@@ -48,10 +49,17 @@ pub(crate) const MAX_REMEMBERED: usize = 32;
 /// Addresses to start from that one home or ticket may name.
 pub(crate) const MAX_BOOTSTRAP: usize = 16;
 
+/// How often a lock that is held is asked for before that is believed, and the pause between: a command that looks whether
+/// a node is starting holds it for some microseconds.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// The directory of one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     dir: PathBuf,
+    /// Whether somebody chose it: other commands find it only if they are told too.
+    given: bool,
 }
 
 /// What makes a node a member.
@@ -82,6 +90,16 @@ struct Members {
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
+}
+
+/// Why a file in a home cannot be made, and the cure where it is known.
+pub(crate) fn unwritten(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            format!("{error}; the directory must be writable for the user that runs the node")
+        }
+        _ => error.to_string(),
+    }
 }
 
 impl Material {
@@ -118,11 +136,11 @@ impl Home {
     pub(crate) fn locate(given: Option<&Path>, environment: Option<OsString>) -> anyhow::Result<Self> {
         let environment = environment.filter(|dir| !dir.is_empty()).map(PathBuf::from);
         if let Some(dir) = given.map(Path::to_owned).or(environment) {
-            return Ok(Self { dir });
+            return Ok(Self { dir, given: true });
         }
         let base = etcetera::choose_base_strategy()
             .map_err(|_| anyhow!("cannot tell where to keep data: give --home DIR or set NET_MESH_HOME"))?;
-        Ok(Self { dir: base.data_dir().join("net-mesh") })
+        Ok(Self { dir: base.data_dir().join("net-mesh"), given: false })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -133,9 +151,29 @@ impl Home {
         self.dir.join(name)
     }
 
+    /// The command line that does `what` with this home, to be copied.
+    pub(crate) fn command(&self, what: &str) -> String {
+        if !self.given {
+            return format!("net-mesh {what}");
+        }
+        format!("net-mesh --home {} {what}", text::shell_word(&self.dir.display().to_string()))
+    }
+
     /// Whether a node's key is here.
-    pub(crate) fn exists(&self) -> bool {
-        self.file(NODE_KEY).exists()
+    ///
+    /// # Errors
+    /// If that cannot be told, as by a user who may not look.
+    pub(crate) fn exists(&self) -> anyhow::Result<bool> {
+        self.told(self.file(NODE_KEY).try_exists())
+    }
+
+    fn told(&self, found: std::io::Result<bool>) -> anyhow::Result<bool> {
+        found.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                anyhow!("may not read {}: run this as the user that owns it", self.dir.display())
+            }
+            _ => anyhow!("cannot read {}: {error}; give another --home", self.dir.display()),
+        })
     }
 
     /// Makes a node of this directory, creating it if needed.
@@ -199,17 +237,28 @@ impl Home {
     /// If another process has it.
     pub(crate) fn lock(&self) -> anyhow::Result<Lock> {
         let path = self.file(LOCK);
-        let file = files::open_lock(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(anyhow!(
-                "a node is already running in {}: stop it first, or give another --home",
-                self.dir.display()
-            )),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        let file = files::open_lock(&path)
+            .map_err(|error| anyhow!("cannot open {}: {}", path.display(), unwritten(&error)))?;
+        for tried in 1.. {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if tried < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => bail!(
+                    "a node is already running in {}: stop it first, or give another --home",
+                    self.dir.display()
+                ),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
             }
         }
+        Ok(Lock { _file: file })
+    }
+
+    /// Whether a process has the home's lock, as a node has from its start to its end. Leaves nothing behind.
+    pub(crate) fn is_locked(&self) -> bool {
+        let Ok(file) = File::open(self.file(LOCK)) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     /// Says what to do if there is no node here.
@@ -217,12 +266,14 @@ impl Home {
     /// # Errors
     /// Exactly then.
     pub(crate) fn require(&self) -> anyhow::Result<()> {
-        if self.exists() {
+        if self.exists()? {
             return Ok(());
         }
         bail!(
-            "there is no node in {}: make one with `net-mesh init` or `net-mesh join TICKET`, or give another --home",
-            self.dir.display()
+            "there is no node in {}: make one with `{}` or `{}`, or give another --home",
+            self.dir.display(),
+            self.command("init"),
+            self.command("join TICKET")
         )
     }
 
@@ -249,6 +300,12 @@ impl Home {
     /// If they cannot be read, or say something they should not.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         let path = self.file(CONFIG);
+        if path.try_exists().is_ok_and(|there| !there) {
+            bail!(
+                "{} is missing: put back a copy, or write one with the lines `name = \"NAME\"` and `bootstrap = [\"HOST:PORT\"]`",
+                path.display()
+            );
+        }
         let config: Config =
             toml::from_str(&self.read(CONFIG)?).with_context(|| format!("cannot use {}", path.display()))?;
         text::parse_name(&config.name)

@@ -24,6 +24,38 @@ fn the_command_line_beats_the_environment_and_an_empty_variable_is_none() {
     assert_eq!(Home::locate(None, Some(OsString::new())).unwrap().dir(), default.dir());
 }
 
+#[test]
+fn a_command_to_copy_names_the_home_that_was_chosen() {
+    assert_eq!(at(Path::new("/srv/beta")).command("up"), "net-mesh --home /srv/beta up");
+    assert_eq!(at(Path::new("my beta")).command("up"), "net-mesh --home 'my beta' up");
+    assert_eq!(Home::locate(None, Some("b".into())).unwrap().command("up"), "net-mesh --home b up");
+    assert_eq!(Home::locate(None, None).unwrap().command("up"), "net-mesh up");
+}
+
+#[test]
+fn a_home_that_may_not_be_read_is_told_from_none() {
+    use std::io::ErrorKind;
+    let tmp = tempfile::tempdir().unwrap();
+    let home = at(tmp.path());
+    assert!(!home.exists().unwrap());
+    let error = home.told(Err(ErrorKind::PermissionDenied.into())).unwrap_err().to_string();
+    assert_eq!(error, format!("may not read {}: run this as the user that owns it", tmp.path().display()));
+    // A file where the directory should be is an error that is not of permissions.
+    let file = tmp.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = at(&file).require().unwrap_err().to_string();
+    assert!(error.contains("cannot read") && !error.contains("init"), "{error}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_says_who_must_be_able_to() {
+    use std::io::ErrorKind;
+    for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+        assert!(unwritten(&kind.into()).ends_with("must be writable for the user that runs the node"));
+    }
+    assert!(!unwritten(&ErrorKind::StorageFull.into()).contains("writable"));
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -125,7 +157,9 @@ fn one_home_has_one_node() {
     let lock = home.lock().unwrap();
     let error = home.lock().unwrap_err().to_string();
     assert!(error.contains("already running"), "{error}");
+    assert!(home.is_locked());
     drop(lock);
+    assert!(!home.is_locked());
     home.lock().unwrap();
 }
 
@@ -139,6 +173,12 @@ fn settings_that_cannot_be_used_are_refused() {
         fs::write(home.file("config.toml"), bad).unwrap();
         assert!(home.config().is_err(), "{bad}");
     }
+    fs::write(home.file("config.toml"), "name = \"a\"\nbootstrap = [\"foo\"]").unwrap();
+    let error = home.config().unwrap_err().to_string();
+    assert!(error.contains("`foo` has no port"), "{error}");
+    fs::remove_file(home.file("config.toml")).unwrap();
+    let error = home.config().unwrap_err().to_string();
+    assert!(error.contains("put back a copy") && error.contains("name = \"NAME\""), "{error}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub(crate) struct DoctorJson {
 /// The addresses of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FamilyJson {
-    /// Of the host's interfaces.
+    /// Of the host's interfaces, but for loopback.
     pub inside: Vec<IpAddr>,
     /// As others see the node.
     pub outside: Vec<SocketAddr>,
@@ -276,7 +276,7 @@ impl DoctorJson {
         let found = mesh.diagnosis();
         let reflexive = found.status.reflexive.clone();
         let family = |v4: bool| FamilyJson {
-            inside: found.ips.iter().filter(|ip| ip.is_ipv4() == v4).copied().collect(),
+            inside: found.ips.iter().filter(|ip| ip.is_ipv4() == v4 && !ip.is_loopback()).copied().collect(),
             outside: reflexive.iter().filter(|addr| addr.is_ipv4() == v4).copied().collect(),
         };
         let Diagnosis { external_ports, turned_around, lifetime, clock, datagram, reach, relays, .. } = found;

@@ -47,7 +47,7 @@ fn where_no_node_runs_it_says_so_and_what_it_knows() {
     let home = Home::here();
     let done = doctor(&home, &[]);
     assert_eq!((done.code, verdict(&done).contains("none can as it is")), (Some(1), true), "{done:?}");
-    assert!(done.stdout.contains("net-mesh init"), "{done:?}");
+    assert!(done.stdout.contains(&format!("net-mesh --home {} init", home.path().display())), "{done:?}");
 
     home.init("quokka");
     let done = doctor(&home, &[]);

@@ -162,14 +162,26 @@ fn a_missing_home_and_a_node_that_does_not_run_are_told_apart() {
     home.init("node");
     for command in &commands[2..] {
         let line = home.run(command).failure("no running node");
-        assert!(line.contains("net-mesh up"), "{command:?}: {line}");
+        let start = format!("`net-mesh --home {} up`", home.path().display());
+        assert!(line.contains(&start), "{command:?}: {line}");
     }
+}
+
+#[test]
+fn a_command_right_after_the_start_waits_for_the_node() {
+    let home = Home::here();
+    home.init("node");
+    let node = home.start(&["--listen", &loopback().to_string()]);
+    home.ok(&["status", "--json"]);
+    node.stop();
 }
 
 #[test]
 fn wrong_usage_ends_with_two_and_a_hint() {
     let home = Home::here();
-    let wrong: [&[&str]; 8] = [
+    let many: Vec<String> = (1..=9).map(|n| format!("--addr=203.0.113.{n}:4433")).collect();
+    let many: Vec<&str> = std::iter::once("invite").chain(many.iter().map(String::as_str)).collect();
+    let wrong: [&[&str]; 21] = [
         &[],
         &["fly"],
         &["join"],
@@ -178,6 +190,19 @@ fn wrong_usage_ends_with_two_and_a_hint() {
         &["subscribe", "news", "-n", "some"],
         &["ping", "someone", "-c", "-1"],
         &["lab", "--seed", "seven"],
+        &["up", "--log", "inof"],
+        &["up", "--log", ""],
+        &["up", "--listen", "localhost:5000"],
+        &["up", "--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0"],
+        &["invite", "--addr", "0.0.0.0:4433"],
+        &["invite", "--addr", "203.0.113.7:0"],
+        &many,
+        &["publish", "", "x"],
+        &["publish", &"x".repeat(256), "x"],
+        &["subscribe", ""],
+        &["why", ""],
+        &["ping", ""],
+        &["up", "--dashboard", "0.0.0.0:0"],
     ];
     for arguments in wrong {
         let done = home.run(arguments);

@@ -47,7 +47,10 @@ impl Lab {
         if !cfg!(feature = "nat-traversal") {
             bail!("this program was built without NAT traversal: build it with the feature `nat-traversal`");
         }
-        if let Ok(filter) = std::env::var("RUST_LOG") {
+        if let Ok(filter) = std::env::var(log::VARIABLE)
+            && !filter.is_empty()
+        {
+            let filter = log::parse_filter(&filter).map_err(|why| super::Misused::new("lab", why))?;
             log::start(&filter, self.log_format)?;
         }
         let (world, internet) = World::new(self.seed);
