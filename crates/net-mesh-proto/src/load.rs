@@ -5,7 +5,7 @@
 //! does itself, which it knows best, and at who does how much of what others do for it.
 //!
 //! A share is outsized if it was at least so high at [`STEADY`] looks in a row, and is so until it has been low; in between
-//! it stays what it was. It is told at most once in [`AGAIN`]. Shares of few are none: below [`Rule::least`] nothing is
+//! it stays what it was. It is told at most once in [`AGAIN`]. Shares of few are none: below `Rule::least` nothing is
 //! said, since somebody has to be the one.
 
 use alloc::vec::Vec;

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use net_mesh_proto::bounded::BoundedMap;
 use net_mesh_proto::drops::DropReason;
 use net_mesh_proto::id::NodeId;
+use net_mesh_proto::membership::MAX_MEMBERS;
+use net_mesh_proto::nat::NatClass;
 use net_mesh_proto::node::{Command, ConnId, DialFailure, DialId, Direction, Event, Input, Output, Switch};
 use net_mesh_proto::outbox::SocketId;
 use net_mesh_proto::portmap::{Answer, Report, RequestId};
@@ -92,6 +95,8 @@ pub(crate) struct Driver {
     happened: Happened,
     publisher: Publisher,
     loads: Loads,
+    /// What members were called, for the log: who has gone has no record any more.
+    names: BoundedMap<NodeId, String>,
     /// Where this queue can be reached, without keeping it open.
     own: mpsc::WeakSender<Signal>,
 }
@@ -122,6 +127,7 @@ impl Driver {
             happened: Happened::default(),
             publisher: Publisher::default(),
             loads: Loads::default(),
+            names: BoundedMap::new(MAX_MEMBERS),
         }
     }
 
@@ -379,10 +385,11 @@ impl Driver {
             }
             Event::MemberChanged { peer } => {
                 tracing::debug!(peer = %peer.short(), "record");
+                self.names.insert(peer, self.shared.member_name(&peer).unwrap_or_default());
                 self.shared.changed();
             }
             Event::MemberGone { peer } => {
-                tracing::info!(peer = %peer.short(), "member gone");
+                tracing::info!(peer = %peer.short(), name = self.name(&peer), "member gone");
                 self.shared.member_gone(&peer);
             }
             Event::Reflexive(addrs) => tracing::info!(?addrs, "reflexive addresses"),
@@ -393,6 +400,9 @@ impl Driver {
                 };
                 crate::portmap::report(&report, &by);
                 self.shared.changed();
+            }
+            Event::Classified { verdict, missing } if verdict.class() == NatClass::Unknown => {
+                tracing::info!(missing, "NAT not classified");
             }
             Event::Classified { verdict, missing } => tracing::info!(
                 class = %verdict.class(), mapping = %verdict.mapping, filtering = %verdict.filtering,
@@ -458,7 +468,7 @@ impl Driver {
 
     /// A peer's name, for the log; empty before its record has come.
     fn name(&self, peer: &NodeId) -> String {
-        self.shared.member_name(peer).unwrap_or_default()
+        self.shared.member_name(peer).or_else(|| self.names.get(peer).cloned()).unwrap_or_default()
     }
 
     fn open_other_port(&mut self) {

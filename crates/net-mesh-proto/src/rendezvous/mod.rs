@@ -15,7 +15,7 @@
 //! **Afterwards.** An attempt that found nothing is followed by one with the next plan, and the next mediator; when
 //! all plans have been tried, by a rest of [`MIN_REST`] doubling to [`MAX_REST`], and then by all plans again. A change of the network, of either
 //! verdict or of either side's addresses ends the rest and starts afresh. Pairs without a plan are not tried.
-//! So does an operator who insists: at once, then [`AFRESH_EVERY`] later, and ever more rarely the longer it is of no use.
+//! So does an operator who insists: at once, then `AFRESH_EVERY` later, and ever more rarely the longer it is of no use.
 //! The last [`HISTORY`] attempts are kept for each peer, to say why.
 //!
 //! **What nobody can do with it.** A check without the key does nothing, and is counted. An introduction counts once,
