@@ -170,6 +170,17 @@ fn the_documentation_has_the_table() {
     assert!(rows == expected, "docs/metrics.md must have these rows, in this order:\n{expected}");
 }
 
+#[test]
+fn every_reason_for_which_something_is_dropped_is_explained() {
+    let text = std::fs::read_to_string(repository().join("docs/metrics.md")).unwrap();
+    let (_, table) = text.split_once("| reason | what was discarded | |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let explained: Vec<&str> = table.split('|').flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    for reason in net_mesh_proto::drops::DropReason::ALL {
+        assert!(explained.contains(&reason.name()), "{} is not", reason.name());
+    }
+}
+
 /// Whatever records in another way would be in no table.
 #[test]
 fn nothing_is_recorded_but_through_the_table() {
