@@ -23,10 +23,11 @@ const HANG: Duration = Duration::from_secs(30);
 /// How late the end of a request may be noticed where the machine has much to do.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// A loopback address that no other test has.
+/// A loopback address that no other test has, in this process or in another one that runs meanwhile.
 fn address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
-    Ipv4Addr::new(127, 53, 51, NEXT.fetch_add(1, Ordering::Relaxed))
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 + high % 128, low, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn map(protocol: Protocol) -> Request {
