@@ -99,7 +99,7 @@ fn record_seeds() -> Vec<(&'static str, Record)> {
         .map(|text| text.parse().expect("an address"))
         .to_vec();
     full.links = vec![(NodeId([3; 32]), 12), (NodeId([4; 32]), 65_535)];
-    full.flags = Flags { relays: true, subscribes_to_many: false, leaving: false };
+    full.flags = Flags { relays: true, subscribes_to_many: false, leaving: false, mapped: true };
     full.subscriptions = vec![ChannelId::of("news"), ChannelId::of("weather")];
     vec![("bare", bare), ("full", full)]
 }

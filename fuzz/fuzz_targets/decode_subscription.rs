@@ -4,6 +4,6 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    // Version, subscription, the length and one byte of a name, and whether it goes on.
-    assert!(!net_mesh::fuzz_subscription(bytes) || bytes.len() >= 1 + 8 + 2 + 1);
+    // Version, subscription, the length of a name; then at least its first byte, and whether it goes on.
+    assert!(!net_mesh::fuzz_subscription(bytes) || bytes.len() > 1 + 8 + 2);
 });

@@ -188,6 +188,7 @@ impl World {
             }
             _ => Answer::Mapped(Granted {
                 gateway: with.addr().ip(),
+                host: with.addr().ip(),
                 external: with.addr(),
                 lease: (!with.byte().is_multiple_of(4)).then(|| Duration::from_secs(u64::from(with.word()))),
                 epoch: (!with.byte().is_multiple_of(4)).then(|| u32::from(with.word())),
