@@ -91,7 +91,7 @@ fn read(from: &mut Reader<'_>) -> Result<Account, Malformed> {
     let rests_for = read_time(from)?;
     let attempts =
         (0..from.count(MAX_TRIES, "attempts")?).map(|_| read_try(from)).collect::<Result<_, _>>()?;
-    let change = |from: &mut Reader<'_>| Ok((read_time(from)?.unwrap_or(Duration::MAX), read_change(from)?));
+    let change = |from: &mut Reader<'_>| Ok((read_known_time(from)?, read_change(from)?));
     let changes = (0..from.count(NOTES, "changes")?).map(|_| change(from)).collect::<Result<_, _>>()?;
     Ok(Account { line, since, reason, rests_for, attempts, changes })
 }
@@ -110,6 +110,11 @@ fn write_time(out: &mut Writer, time: Option<Duration>) {
 fn read_time(from: &mut Reader<'_>) -> Result<Option<Duration>, Malformed> {
     let millis = from.u32()?;
     Ok((millis != NEVER).then(|| Duration::from_millis(millis.into())))
+}
+
+/// A time of something that has happened, which is always known.
+fn read_known_time(from: &mut Reader<'_>) -> Result<Duration, Malformed> {
+    read_time(from)?.ok_or(Malformed::Invalid("a time"))
 }
 
 fn write_line(out: &mut Writer, line: &Line) {
@@ -190,11 +195,11 @@ fn read_try(from: &mut Reader<'_>) -> Result<Try, Malformed> {
     let (id, seeker) = (u128::from_be_bytes(from.array()?), from.bool()?);
     let mediator = read_option(from, |from| Ok(NodeId(from.array()?)))?;
     let plan = Plan::from_code(from.u8()?)?;
-    let (ago, took) = (read_time(from)?.unwrap_or(Duration::MAX), read_time(from)?);
+    let (ago, took) = (read_known_time(from)?, read_time(from)?);
     let (sent, heard) = (from.u32()?, from.u32()?);
     let outcome = match from.u8()? {
         0 => None,
-        1 => Some(Outcome::Found { addr: addr::read(from)?, rtt: read_time(from)?.unwrap_or(Duration::MAX) }),
+        1 => Some(Outcome::Found { addr: addr::read(from)?, rtt: read_known_time(from)? }),
         2 => Some(Outcome::TimedOut),
         3 => Some(Outcome::Declined(Decline::from_code(from.u8()?)?)),
         4 => Some(Outcome::Unanswered),
@@ -330,6 +335,17 @@ mod tests {
         bytes.push(0);
         assert!(Answer::decode(&bytes).is_err());
         assert!(Answer::decode(&[2]).is_err(), "of another version");
+    }
+
+    #[test]
+    fn what_has_happened_has_a_time() {
+        let (_, bytes) = some();
+        for (what, time) in [("attempt", 1000_u32), ("round trip", 31), ("path", 2000), ("health", 256)] {
+            let at = bytes.windows(4).rposition(|four| four == time.to_be_bytes()).unwrap();
+            let mut bytes = bytes.clone();
+            bytes[at..at + 4].fill(0xff);
+            assert_eq!(Answer::decode(&bytes), Err(Malformed::Invalid("a time")), "{what}");
+        }
     }
 
     #[test]
