@@ -141,6 +141,8 @@ pub struct Detector {
     good: u32,
     good_since: Option<Time>,
     relapses: u32,
+    /// Whether the present suspicion was more than a hiccup.
+    outage: bool,
     recovered: Option<Time>,
     odds: Odds,
     out: Delivery,
@@ -171,6 +173,7 @@ impl Detector {
             good: 0,
             good_since: None,
             relapses: 0,
+            outage: false,
             recovered: None,
             odds: Odds::new(),
             out: Delivery::new(),
@@ -300,6 +303,7 @@ impl Detector {
         }
         if self.health == Health::Suspect && self.good_since.is_none() && now >= self.since + HICCUP {
             self.relapses = self.relapses.saturating_add(1);
+            self.outage = true;
         }
         self.good += 1;
         self.good_since.get_or_insert(probe.at);
@@ -482,13 +486,15 @@ impl Detector {
                 (self.good, self.good_since) = (0, None);
                 self.out.forgive();
                 self.back.forgive();
+                self.owed.doubt();
             }
             Health::Healthy => {
                 self.recovered = Some(now);
                 (self.unanswered, self.good, self.good_since) = (0, 0, None);
                 self.flight.retain(|probe| !probe.late);
+                self.owed.trust(now, core::mem::take(&mut self.outage));
             }
-            Health::Failed => self.relapses = self.relapses.saturating_add(1),
+            Health::Failed => (self.relapses, self.outage) = (self.relapses.saturating_add(1), true),
         }
         (self.health, self.cause, self.since) = (health, cause, now);
         Evidence {

@@ -44,6 +44,9 @@ pub(super) struct Owed {
     /// By how much answers came late, at most, in this time and in the one before.
     late: [Duration; 2],
     since: Time,
+    /// The same while the way is under suspicion. It counts if that turns out to have been for nothing: what an outage
+    /// delays is no habit.
+    doubtful: Option<Duration>,
     /// When something was last seen to have been sent.
     sent_at: Time,
     /// How many datagrams one that comes answers, usually, in eighths.
@@ -57,6 +60,7 @@ impl Owed {
             marks: VecDeque::new(),
             late: [Duration::ZERO; 2],
             since: Time::ZERO,
+            doubtful: None,
             sent_at: Time::ZERO,
             each: LEAST_EACH as u32,
         }
@@ -86,6 +90,18 @@ impl Owed {
         }
     }
 
+    /// The way is under suspicion from now on.
+    pub(super) fn doubt(&mut self) {
+        self.doubtful.get_or_insert_default();
+    }
+
+    /// It is trusted again, after what was an `outage` or not.
+    pub(super) fn trust(&mut self, now: Time, outage: bool) {
+        if let Some(late) = self.doubtful.take().filter(|_| !outage) {
+            self.note_late(now, late);
+        }
+    }
+
     /// So many came, the last at `heard`. Some take a little less than the least that was measured. One that comes where
     /// ten are expected does not answer what ten would.
     fn note_answers(&mut self, answers: u64, heard: Time, least: Duration) {
@@ -110,7 +126,8 @@ impl Owed {
             (self.late, self.since) = ([Duration::ZERO, self.late[0]], now);
         }
         if late <= HICCUP {
-            self.late[0] = self.late[0].max(late);
+            let most = self.doubtful.as_mut().unwrap_or(&mut self.late[0]);
+            *most = late.max(*most);
         }
     }
 
@@ -120,9 +137,10 @@ impl Owed {
         self.marks.iter().find(|(_, sent)| *sent >= answered + few).map(|(at, _)| *at)
     }
 
-    /// How late answers may be without being later than usual: twice as late as lately.
+    /// How late answers may be without being later than usual: a little later than the latest of them lately. Suspicion
+    /// is cheap, so one that is for nothing now and then costs less than to notice every outage later.
     pub(super) fn usual(&self) -> Duration {
-        2 * self.late[0].max(self.late[1])
+        self.late[0].max(self.late[1]) * 5 / 4
     }
 }
 
@@ -212,12 +230,25 @@ mod tests {
     fn who_is_late_now_and_then_is_expected_to_be_for_a_while() {
         let mut owed = Owed::new();
         steady(&mut owed, 1_000, |sent| if (500..550).contains(&sent) { 550 - sent } else { 0 });
-        assert!((RTT..3 * RTT).contains(&owed.usual()), "{:?}", owed.usual());
+        assert!((RTT / 2..2 * RTT).contains(&owed.usual()), "{:?}", owed.usual());
         owed.note_late(ms(40_000), Duration::ZERO);
-        assert!(owed.usual() >= RTT);
+        assert!(owed.usual() >= RTT / 2);
         owed.note_late(ms(70_001), Duration::ZERO);
         assert_eq!(owed.usual(), Duration::ZERO, "and then no longer");
         owed.note_late(ms(70_002), HICCUP * 2);
         assert_eq!(owed.usual(), Duration::ZERO, "an outage is no habit");
+    }
+
+    #[test]
+    fn what_comes_late_under_suspicion_counts_if_that_was_for_nothing() {
+        for outage in [false, true] {
+            let mut owed = Owed::new();
+            owed.doubt();
+            owed.note_late(ms(1_000), RTT);
+            owed.doubt();
+            assert_eq!(owed.usual(), Duration::ZERO);
+            owed.trust(ms(2_000), outage);
+            assert_eq!(owed.usual(), if outage { Duration::ZERO } else { RTT * 5 / 4 });
+        }
     }
 }
