@@ -302,12 +302,17 @@ impl Detector {
             self.hear_counts(now, sent);
         }
         if self.health == Health::Suspect && self.good_since.is_none() && now >= self.since + HICCUP {
-            self.relapses = self.relapses.saturating_add(1);
-            self.outage = true;
+            self.relapse();
         }
         self.good += 1;
         self.good_since.get_or_insert(probe.at);
         Some(rtt)
+    }
+
+    /// The way was away for longer than a hiccup.
+    const fn relapse(&mut self) {
+        self.relapses = self.relapses.saturating_add(1);
+        self.outage = true;
     }
 
     /// What a stall held back comes all at once, and says nothing of how long answers take. Late answers count once
@@ -494,7 +499,7 @@ impl Detector {
                 self.flight.retain(|probe| !probe.late);
                 self.owed.trust(now, core::mem::take(&mut self.outage));
             }
-            Health::Failed => (self.relapses, self.outage) = (self.relapses.saturating_add(1), true),
+            Health::Failed => self.relapse(),
         }
         (self.health, self.cause, self.since) = (health, cause, now);
         Evidence {

@@ -26,7 +26,7 @@ const LEAST_PAUSE: Duration = Duration::from_millis(50);
 const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// Answers that are later than this were lost, or the way was.
-const HICCUP: Duration = Duration::from_millis(250);
+const LATEST: Duration = Duration::from_millis(250);
 
 /// How many times as many datagrams as usual one that comes may answer.
 const GENEROUS: u64 = 4;
@@ -44,8 +44,8 @@ pub(super) struct Owed {
     /// By how much answers came late, at most, in this time and in the one before.
     late: [Duration; 2],
     since: Time,
-    /// The same while the way is under suspicion. It counts if that turns out to have been for nothing: what an outage
-    /// delays is no habit.
+    /// By how much they came late while the way is under suspicion. It counts if that turns out to have been for nothing:
+    /// what an outage delays is no habit.
     doubtful: Option<Duration>,
     /// When something was last seen to have been sent.
     sent_at: Time,
@@ -125,7 +125,7 @@ impl Owed {
         if now.since(self.since) >= REMEMBERED {
             (self.late, self.since) = ([Duration::ZERO, self.late[0]], now);
         }
-        if late <= HICCUP {
+        if late <= LATEST {
             let most = self.doubtful.as_mut().unwrap_or(&mut self.late[0]);
             *most = late.max(*most);
         }
@@ -235,7 +235,7 @@ mod tests {
         assert!(owed.usual() >= RTT / 2);
         owed.note_late(ms(70_001), Duration::ZERO);
         assert_eq!(owed.usual(), Duration::ZERO, "and then no longer");
-        owed.note_late(ms(70_002), HICCUP * 2);
+        owed.note_late(ms(70_002), LATEST * 2);
         assert_eq!(owed.usual(), Duration::ZERO, "an outage is no habit");
     }
 
