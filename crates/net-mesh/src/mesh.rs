@@ -1,16 +1,18 @@
 //! A running node, as the application holds it.
 
+mod services;
 mod shutdown;
+mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use net_mesh_proto::drops::DropReason;
-use net_mesh_proto::id::{ChannelId, MeshId, NodeId};
+use net_mesh_proto::id::{MeshId, NodeId};
 use net_mesh_proto::node::{Command, Config, Node};
 use net_mesh_proto::time::Time;
 use net_mesh_proto::wire::addr::{Scope, scope};
@@ -18,15 +20,16 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
+use self::services::{Inbound, Members};
 use crate::builder::Builder;
 use crate::channel::{ChannelConfig, Hub, PublishError, Publisher, SubscribeError, Subscription};
 use crate::driver::{Clock, Driver, SIGNALS, Signal};
 use crate::error::{PeerError, ResolveError, StartError};
 use crate::identity::Identity;
 use crate::net::Network;
-use crate::peer::{Health, Nat, OpenPort, Path, PeerInfo, Pong, Relayed, Status, Udp};
-use crate::portmap::{Asker, Ledger, PortMapping};
-use crate::session::{HANDSHAKE_TIMEOUT, Link, Served, Services, Sessions, stream};
+use crate::peer::{Path, Pong};
+use crate::portmap::{Asker, Ledger};
+use crate::session::{HANDSHAKE_TIMEOUT, Link, Sessions, stream};
 use crate::socket::{Datagram, DropCounters, MeshSocket};
 
 /// Streams opened by peers that wait for [`Mesh::accept_stream`]. More are refused.
@@ -40,10 +43,6 @@ const SESSION_WAIT: Duration = Duration::from_secs(2 * HANDSHAKE_TIMEOUT.as_secs
 
 /// How long a ping waits for its answer.
 const PING_WAIT: Duration = Duration::from_secs(5);
-
-/// What is said where nothing comes back over UDP.
-const SILENT: &str = "nothing has come back over UDP from anyone: a firewall drops UDP here, or nobody runs at the \
-    addresses to start from; allow outgoing UDP, or join through another member";
 
 pub use shutdown::SHUTDOWN_LIMIT;
 
@@ -187,78 +186,6 @@ impl Shared {
     }
 }
 
-/// What channels need to know of the mesh. Holds no strong reference, since the mesh holds the channels.
-#[derive(Default)]
-struct Members(Mutex<Weak<Shared>>);
-
-impl Members {
-    fn shared(&self) -> Option<Arc<Shared>> {
-        lock(&self.0).upgrade()
-    }
-}
-
-impl crate::channel::Membership for Members {
-    fn subscribers(&self, channel: ChannelId) -> Vec<NodeId> {
-        let Some(shared) = self.shared() else { return Vec::new() };
-        let node = shared.node();
-        node.members().filter(|m| m.record.subscribes_to(channel)).map(|m| m.record.node).collect()
-    }
-
-    fn want(&self, peer: NodeId) {
-        if let Some(shared) = self.shared() {
-            shared.command(Command::Want { peer });
-        }
-    }
-
-    fn subscriptions_changed(&self) {
-        if let Some(shared) = self.shared() {
-            shared.subscriptions.notify_one();
-        }
-    }
-}
-
-/// Where peers' streams and datagrams go.
-struct Inbound {
-    hub: Arc<Hub>,
-    members: Arc<Members>,
-    streams: mpsc::Sender<(Arc<Link>, SendStream, RecvStream)>,
-    datagrams: mpsc::Sender<(NodeId, Bytes)>,
-    drops: Arc<DropCounters>,
-}
-
-impl Services for Inbound {
-    fn connected(&self, link: &Arc<Link>) {
-        self.hub.connected(link);
-    }
-
-    fn events(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served {
-        Box::pin(Arc::clone(&self.hub).serve(link, send, recv))
-    }
-
-    fn push(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) -> Served {
-        Box::pin(Arc::clone(&self.hub).pushed(link, send, recv))
-    }
-
-    fn account(&self, peer: NodeId) -> Option<Vec<u8>> {
-        let shared = self.members.shared()?;
-        let answer = shared.node().answer(shared.now(), peer);
-        answer.map(|answer| answer.encode())
-    }
-
-    fn stream(&self, link: Arc<Link>, send: SendStream, recv: RecvStream) {
-        // Dropping both halves resets the stream, which is how the peer learns of a refusal.
-        if self.streams.try_send((link, send, recv)).is_err() {
-            self.drops.count(DropReason::QueueFull);
-        }
-    }
-
-    fn datagram(&self, peer: NodeId, payload: Bytes) {
-        if self.datagrams.try_send((peer, payload)).is_err() {
-            self.drops.count(DropReason::QueueFull);
-        }
-    }
-}
-
 struct Inner {
     shared: Arc<Shared>,
     sessions: Arc<Sessions>,
@@ -395,104 +322,6 @@ impl Mesh {
     /// If the channel's name cannot be used, or there are too many subscriptions.
     pub fn subscribe(&self, channel: &str) -> Result<Subscription, SubscribeError> {
         self.shared().hub.subscribe(channel)
-    }
-
-    /// The other members, by id.
-    #[must_use]
-    pub fn peers(&self) -> Vec<PeerInfo> {
-        let shared = self.shared();
-        let mut peers: BTreeMap<NodeId, PeerInfo> = shared
-            .node()
-            .members()
-            .map(|m| {
-                let mut info = idle(m.record.node, m.record.name.clone(), m.record.verdict.class());
-                info.port_mapped = m.record.flags.mapped;
-                (m.record.node, info)
-            })
-            .collect();
-        for peer in lock(&shared.failed).keys() {
-            if let Some(info) = peers.get_mut(peer) {
-                info.health = Health::Failed;
-            }
-        }
-        for (peer, link) in lock(&shared.links).iter() {
-            // A peer whose record has not come yet has no name but its id.
-            let unknown = net_mesh_proto::nat::NatClass::Unknown;
-            let info = peers.entry(*peer).or_insert_with(|| idle(*peer, peer.short(), unknown));
-            let stats = link.connection.stats();
-            info.rtt = Some(link.connection.rtt());
-            (info.tx_bytes, info.rx_bytes) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
-        }
-        let node = shared.node();
-        let now = shared.now();
-        for (peer, info) in &mut peers {
-            if let Some(health) = node.health(peer) {
-                info.health = health.into();
-                info.issues = node.issues(peer);
-            }
-            if let Some(way) = node.way(now, peer) {
-                info.rtt = way.rtt.or(info.rtt);
-                info.loss = way.loss.map(|permille| f32::from(permille) / 1000.0);
-            }
-            info.since = node.path_since(now, peer);
-            info.path = node.path(peer).map_or(Path::NONE, |(route, via)| Path::of(route, via));
-        }
-        drop(node);
-        peers.into_values().collect()
-    }
-
-    /// What this node knows of itself.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let shared = self.shared();
-        let node = shared.node();
-        let (verdict, age, missing) = node.verdict(shared.now());
-        let reflexive = node.reflexive();
-        let machine_drops = node.drops();
-        let peers = node.members().count();
-        let udp = match node.udp(shared.now()) {
-            net_mesh_proto::node::Udp::Works => Udp::Works,
-            net_mesh_proto::node::Udp::Silent => Udp::Blocked,
-            net_mesh_proto::node::Udp::Unknown => Udp::Unknown,
-        };
-        let problem = (udp == Udp::Blocked).then(|| SILENT.to_owned());
-        let circuits = node.carried();
-        let class = node.experienced_class(shared.now());
-        let open_port = node.open_port().map(|(addr, reached_by)| OpenPort { addr, reached_by });
-        let mapping = node.port_mapping().map(|status| PortMapping::of(shared.now(), &status));
-        drop(node);
-        let relay = shared.relays.then(|| {
-            let carried = shared.socket.carried();
-            Relayed { circuits, packets: carried.packets, bytes: carried.bytes, limited: carried.limited }
-        });
-        let drops = DropReason::ALL
-            .iter()
-            .map(|r| (r.name(), machine_drops.of(*r) + shared.drops.of(*r)))
-            .filter(|(_, n)| *n > 0)
-            .collect();
-        Status {
-            node_id: shared.id,
-            name: shared.name.clone(),
-            listen: self.local_addrs(),
-            reflexive,
-            nat: Nat {
-                class,
-                class_without_mapping: (class != verdict.class()).then(|| verdict.class()),
-                open_port,
-                mapping: verdict.mapping,
-                filtering: verdict.filtering,
-                port_rule: verdict.port_rule,
-                confidence: verdict.confidence,
-                age,
-                missing: missing.map(str::to_owned),
-            },
-            port_mapping: mapping,
-            peers,
-            udp,
-            problem,
-            relay,
-            drops,
-        }
     }
 
     /// The name of a member.
@@ -677,24 +506,6 @@ impl Mesh {
     pub async fn changed(&self) {
         let mut changes = self.shared().changes.subscribe();
         let _ = self.shared().unless_down(changes.changed()).await;
-    }
-}
-
-/// A member without a session.
-fn idle(node_id: NodeId, name: String, nat: net_mesh_proto::nat::NatClass) -> PeerInfo {
-    PeerInfo {
-        node_id,
-        name,
-        nat,
-        path: Path::NONE,
-        since: None,
-        rtt: None,
-        loss: None,
-        health: Health::Healthy,
-        issues: Vec::new(),
-        port_mapped: false,
-        tx_bytes: 0,
-        rx_bytes: 0,
     }
 }
 
